@@ -1,0 +1,308 @@
+package bridge
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/flogate/flogate/core/transport"
+)
+
+// Target is one of the places to which a feed carries its messages.
+type Target struct {
+	// ID names the target among those of the feed, and in logs: the edge. A target that changes gets another ID.
+	ID string
+	// Edge is for people, and for the headers of dead letters: `button.pressed -> motor.start`.
+	Edge string
+	// Open opens the publisher. It may block until a broker is connected; ctx bounds the wait.
+	Open func(ctx context.Context) (transport.Publisher, error)
+	// OpenDeadLetter opens a publisher to where refused messages go; nil if there is no such place.
+	OpenDeadLetter func(ctx context.Context) (transport.Publisher, error)
+}
+
+// The headers that a dead letter carries beside those of the message.
+const (
+	HeaderDeadCause = "flogate-dead-cause" // why the sink refused it, in words
+	HeaderDeadEdge  = "flogate-dead-edge"  // the edge on which it was
+	HeaderDeadTime  = "flogate-dead-time"  // when, RFC 3339 in UTC
+	HeaderDeadFrom  = "flogate-dead-from"  // the address at which it came in
+)
+
+// maxBatch is how many messages are given to a publisher at once: as many as the wire puts into a frame.
+const maxBatch = 64
+
+// target is a Target at work. What is commented with mu is guarded by the feed's.
+type target struct {
+	cfg  Target
+	feed *Feed
+
+	sent      uint64      // mu: the next position to publish
+	confirmed uint64      // mu: everything before is confirmed
+	gone      bool        // mu: the feed has forgotten it: its positions mean nothing any more
+	cond      Condition   // mu: the sink's
+	held      Condition   // mu: the dead letter's trouble
+	stats     targetStats // mu
+	lastWord  time.Time   // mu: when the broker confirmed something last
+
+	more chan struct{} // has an element when sent may be behind the feed's end
+	stop context.CancelFunc
+	dead transport.Publisher // the confirmer's own
+}
+
+type targetStats struct {
+	passed      Counts
+	republished uint64
+	dead        uint64
+	rejected    uint64
+}
+
+func newTarget(f *Feed, cfg Target, from uint64) *target {
+	return &target{
+		cfg: cfg, feed: f, sent: from, confirmed: from,
+		cond: Condition{Reason: "not started", Since: time.Now()},
+		more: make(chan struct{}, 1),
+		stop: func() {},
+	}
+}
+
+// start runs the target until ctx ends or stop is called. The feed's mu is held.
+func (t *target) start(work context.Context, wg *sync.WaitGroup) {
+	ctx, stop := context.WithCancel(work)
+	t.stop = stop
+	wg.Go(func() { t.run(ctx, work) })
+}
+
+// run keeps a publisher open, and begins anew from the first unconfirmed message whenever it fails. It settles with work,
+// the context of the feed: a settlement must not be cut short because the target that caused it is stopped.
+func (t *target) run(ctx, work context.Context) {
+	defer t.closeDeadLetter(ctx)
+	var retry retry
+	for ctx.Err() == nil {
+		before := t.position()
+		err := t.publish(ctx, work)
+		if ctx.Err() != nil {
+			return
+		}
+		if t.position() > before {
+			retry.reset()
+		}
+		t.set(Condition{Reason: err.Error()})
+		t.feed.cfg.Log.Debug("sink not open", "edge", t.cfg.Edge, "error", err)
+		retry.wait(ctx, err)
+	}
+}
+
+// publish opens a publisher and uses it until it fails.
+func (t *target) publish(ctx, work context.Context) error {
+	pub, err := t.cfg.Open(ctx)
+	if err != nil {
+		return err
+	}
+	t.set(Condition{Up: true})
+
+	t.feed.mu.Lock()
+	t.stats.republished += t.sent - t.confirmed
+	t.sent = t.confirmed
+	t.lastWord = time.Now()
+	first := t.confirmed // message number 1 of this publisher
+	t.feed.mu.Unlock()
+	wake(t.more)
+
+	// Two goroutines, because a publisher that takes no more is exactly the one whose confirms have to be heard. The one
+	// that fails first ends the other.
+	both, cancel := context.WithCancelCause(ctx)
+	var wg sync.WaitGroup
+	wg.Go(func() { cancel(t.send(both, pub)) })
+	cancel(t.confirm(both, work, pub, first))
+	wg.Wait()
+
+	closing, done := context.WithTimeout(context.WithoutCancel(ctx), closeTimeout)
+	defer done()
+	_ = pub.Close(closing) // it has failed, or is not wanted any more
+	return context.Cause(both)
+}
+
+// send publishes what is in the window, as it arrives.
+func (t *target) send(ctx context.Context, pub transport.Publisher) error {
+	msgs := make([]transport.Message, 0, maxBatch)
+	for {
+		msgs = t.next(msgs[:0])
+		if len(msgs) == 0 {
+			select {
+			case <-t.more:
+				continue
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+		}
+		if err := pub.Publish(ctx, msgs); err != nil {
+			return err
+		}
+	}
+}
+
+// next moves sent forward and returns the messages on the way.
+func (t *target) next(msgs []transport.Message) []transport.Message {
+	f := t.feed
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if t.sent == t.confirmed && t.sent < f.end {
+		t.lastWord = time.Now() // from here on the broker owes us a word
+	}
+	for !t.gone && t.sent < f.end && len(msgs) < cap(msgs) {
+		msgs = append(msgs, f.at(t.sent).d.Message)
+		t.sent++
+	}
+	return msgs
+}
+
+// confirm follows the broker's word. Position first is the publisher's message 1.
+func (t *target) confirm(ctx, work context.Context, pub transport.Publisher, first uint64) error {
+	for {
+		confirms, err := pub.Confirms(ctx)
+		if err != nil {
+			return err
+		}
+		for _, c := range confirms {
+			if err := t.take(ctx, c, first); err != nil {
+				return err
+			}
+		}
+		t.feed.settle(work)
+	}
+}
+
+// take moves confirmed forward over what one Confirm says.
+func (t *target) take(ctx context.Context, c transport.Confirm, first uint64) error {
+	f := t.feed
+	from, to := first+c.First-1, first+c.Last // half open
+	f.mu.Lock()
+	ok, gone := from == t.confirmed && to > from && to <= t.sent, t.gone
+	f.mu.Unlock()
+	if gone {
+		return context.Canceled
+	}
+	if !ok {
+		return fmt.Errorf("the driver confirms messages %d to %d out of turn", c.First, c.Last)
+	}
+	for p := from; c.Refused != nil && p < to; p++ {
+		if err := t.refused(ctx, p, c.Refused); err != nil {
+			return err
+		}
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if t.gone {
+		return context.Canceled
+	}
+	for p := from; c.Refused == nil && p < to; p++ {
+		t.stats.passed.Messages++
+		t.stats.passed.Bytes += uint64(len(f.at(p).d.Body))
+	}
+	t.confirmed = to
+	t.lastWord = time.Now()
+	return nil
+}
+
+// refused finds another home for a message that the sink will never take: it blocks until the dead letter's broker has
+// confirmed it, because to acknowledge it before would be to lose it. Without a dead letter the source hears Reject.
+func (t *target) refused(ctx context.Context, p uint64, cause error) error {
+	f := t.feed
+	f.mu.Lock()
+	if t.gone {
+		f.mu.Unlock()
+		return context.Canceled
+	}
+	d := f.at(p).d
+	if t.cfg.OpenDeadLetter == nil {
+		f.at(p).reject = true
+		t.stats.rejected++
+	}
+	f.mu.Unlock()
+	f.cfg.Log.Warn("message refused", "edge", t.cfg.Edge, "error", cause, "dead_letter", t.cfg.OpenDeadLetter != nil)
+	if t.cfg.OpenDeadLetter == nil {
+		return nil
+	}
+	letter := d.Message
+	letter.Headers = append(append([]transport.Header(nil), d.Headers...),
+		transport.Header{Name: HeaderDeadCause, Value: cause.Error()},
+		transport.Header{Name: HeaderDeadEdge, Value: t.cfg.Edge},
+		transport.Header{Name: HeaderDeadFrom, Value: d.Address},
+		transport.Header{Name: HeaderDeadTime, Value: time.Now().UTC().Format(time.RFC3339Nano)})
+	letter.Durable = true
+	letter.Retain = false // a dead letter is an event, not the last value of an address
+	var retry retry
+	for {
+		err := t.bury(ctx, letter)
+		if err == nil {
+			t.hold(Condition{})
+			f.mu.Lock()
+			t.stats.dead++
+			f.mu.Unlock()
+			return nil
+		}
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		t.closeDeadLetter(ctx)
+		t.hold(Condition{Reason: "dead letter not taken: " + err.Error()})
+		f.cfg.Log.Error("dead letter not taken", "edge", t.cfg.Edge, "error", err)
+		retry.wait(ctx, err)
+	}
+}
+
+// bury publishes one dead letter and waits for the word of its broker. The publisher stays open for the next.
+func (t *target) bury(ctx context.Context, letter transport.Message) error {
+	if t.dead == nil {
+		pub, err := t.cfg.OpenDeadLetter(ctx)
+		if err != nil {
+			return err
+		}
+		t.dead = pub
+	}
+	if err := t.dead.Publish(ctx, []transport.Message{letter}); err != nil {
+		return err
+	}
+	confirms, err := t.dead.Confirms(ctx)
+	if err != nil {
+		return err
+	}
+	// One message was sent, so there is one word.
+	if refused := confirms[len(confirms)-1].Refused; refused != nil {
+		return refused
+	}
+	return nil
+}
+
+func (t *target) closeDeadLetter(ctx context.Context) {
+	if t.dead == nil {
+		return
+	}
+	closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeTimeout)
+	defer cancel()
+	_ = t.dead.Close(closing)
+	t.dead = nil
+}
+
+func (t *target) position() uint64 {
+	t.feed.mu.Lock()
+	defer t.feed.mu.Unlock()
+	return t.confirmed
+}
+
+func (t *target) set(c Condition)  { t.change(&t.cond, c) }
+func (t *target) hold(c Condition) { t.change(&t.held, c) }
+
+func (t *target) change(old *Condition, c Condition) {
+	t.feed.mu.Lock()
+	changed := old.Up != c.Up || old.Reason != c.Reason
+	if changed {
+		c.Since = time.Now()
+		*old = c
+	}
+	t.feed.mu.Unlock()
+	if changed {
+		t.feed.cfg.Changed()
+	}
+}
