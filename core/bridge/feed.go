@@ -122,8 +122,9 @@ func New(cfg Config, targets []Target) *Feed {
 	return f
 }
 
-// Update replaces the targets. Those whose ID stays are not touched; new ones get what arrives from now on. It does not
-// block, and may be called before and while Run runs.
+// Update replaces the targets. Those whose ID and Version stay are not touched, those whose Version changes lose nothing of
+// what is in flight, and new ones get what arrives from now on. It does not block, and may be called before and while Run
+// runs.
 func (f *Feed) Update(targets []Target) {
 	for {
 		select {
@@ -170,34 +171,35 @@ func (f *Feed) Run(ctx context.Context) error {
 	return nil
 }
 
-// replace makes the targets those of the list.
-func (f *Feed) replace(work context.Context, wg *sync.WaitGroup, targets []Target) {
-	wanted := make(map[string]bool, len(targets))
-	for _, t := range targets {
-		wanted[t.ID] = true
-	}
+// replace makes the targets those of the list. A target whose version has changed goes on where the one before it stood.
+func (f *Feed) replace(work context.Context, wg *sync.WaitGroup, wanted []Target) {
 	f.mu.Lock()
-	have := make(map[string]bool, len(f.targets))
-	var kept, gone []*target
+	have := make(map[string]*target, len(f.targets))
 	for _, t := range f.targets {
-		if wanted[t.cfg.ID] {
-			kept = append(kept, t)
-			have[t.cfg.ID] = true
-		} else {
-			t.gone = true
-			gone = append(gone, t)
-		}
+		have[t.cfg.ID] = t
 	}
-	f.targets = kept
-	for _, t := range targets {
-		if !have[t.ID] {
-			nt := newTarget(f, t, f.end)
-			f.targets = append(f.targets, nt)
-			nt.start(work, wg)
+	f.targets = make([]*target, 0, len(wanted))
+	for _, cfg := range wanted {
+		old := have[cfg.ID]
+		switch {
+		case old == nil:
+			f.targets = append(f.targets, newTarget(f, cfg, f.end))
+		case old.cfg.Version == cfg.Version:
+			f.targets = append(f.targets, old)
+			delete(have, cfg.ID)
+			continue
+		default:
+			next := newTarget(f, cfg, old.confirmed)
+			next.stats = old.stats
+			f.targets = append(f.targets, next)
 		}
+		f.targets[len(f.targets)-1].start(work, wg)
+	}
+	for _, t := range have {
+		t.gone = true
 	}
 	f.mu.Unlock()
-	for _, t := range gone {
+	for _, t := range have {
 		t.stop()
 	}
 	// What waited only for a target that is gone can be settled now.

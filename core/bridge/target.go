@@ -11,10 +11,11 @@ import (
 
 // Target is one of the places to which a feed carries its messages.
 type Target struct {
-	// ID names the target among those of the feed, and in logs: the edge. A target that changes gets another ID.
+	// ID names the target among those of the feed, in logs and in the headers of dead letters: the edge,
+	// `button.pressed -> motor.start`.
 	ID string
-	// Edge is for people, and for the headers of dead letters: `button.pressed -> motor.start`.
-	Edge string
+	// Version changes when anything else of the target does.
+	Version string
 	// Open opens the publisher. It may block until a broker is connected; ctx bounds the wait.
 	Open func(ctx context.Context) (transport.Publisher, error)
 	// OpenDeadLetter opens a publisher to where refused messages go; nil if there is no such place.
@@ -88,7 +89,7 @@ func (t *target) run(ctx, work context.Context) {
 			retry.reset()
 		}
 		t.set(Condition{Reason: err.Error()})
-		t.feed.cfg.Log.Debug("sink not open", "edge", t.cfg.Edge, "error", err)
+		t.feed.cfg.Log.Debug("sink not open", "edge", t.cfg.ID, "error", err)
 		retry.wait(ctx, err)
 	}
 }
@@ -220,14 +221,14 @@ func (t *target) refused(ctx context.Context, p uint64, cause error) error {
 		t.stats.rejected++
 	}
 	f.mu.Unlock()
-	f.cfg.Log.Warn("message refused", "edge", t.cfg.Edge, "error", cause, "dead_letter", t.cfg.OpenDeadLetter != nil)
+	f.cfg.Log.Warn("message refused", "edge", t.cfg.ID, "error", cause, "dead_letter", t.cfg.OpenDeadLetter != nil)
 	if t.cfg.OpenDeadLetter == nil {
 		return nil
 	}
 	letter := d.Message
 	letter.Headers = append(append([]transport.Header(nil), d.Headers...),
 		transport.Header{Name: HeaderDeadCause, Value: cause.Error()},
-		transport.Header{Name: HeaderDeadEdge, Value: t.cfg.Edge},
+		transport.Header{Name: HeaderDeadEdge, Value: t.cfg.ID},
 		transport.Header{Name: HeaderDeadFrom, Value: d.Address},
 		transport.Header{Name: HeaderDeadTime, Value: time.Now().UTC().Format(time.RFC3339Nano)})
 	letter.Durable = true
@@ -247,7 +248,7 @@ func (t *target) refused(ctx context.Context, p uint64, cause error) error {
 		}
 		t.closeDeadLetter(ctx)
 		t.hold(Condition{Reason: "dead letter not taken: " + err.Error()})
-		f.cfg.Log.Error("dead letter not taken", "edge", t.cfg.Edge, "error", err)
+		f.cfg.Log.Error("dead letter not taken", "edge", t.cfg.ID, "error", err)
 		retry.wait(ctx, err)
 	}
 }

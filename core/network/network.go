@@ -1,0 +1,331 @@
+// Package network runs graphs: it makes what runs equal to what is wanted, and says how every edge is doing.
+//
+// What is wanted is handed over as a whole with Apply; the difference is applied, and nothing else is touched: a feed that
+// stays goes on carrying while its neighbours come and go, and an edge that is added to a source joins the feed that is
+// there. What does not work stays local: an edge has a state and a reason in words, and everything else runs.
+//
+// Feeds find their brokers by name at the moment in which they need them. So a broker may be replaced under running feeds:
+// they notice a lost connection, like any other.
+package network
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/flogate/flogate/core/bridge"
+	"github.com/flogate/flogate/core/broker"
+	"github.com/flogate/flogate/core/route"
+	"github.com/flogate/flogate/core/transport"
+)
+
+// Wanted is what shall run.
+type Wanted struct {
+	Brokers []Broker
+	Plan    route.Plan
+}
+
+// Broker is a broker that shall be connected.
+type Broker struct {
+	// ID is how the plan refers to it.
+	ID string
+	// Version changes when the broker has to be connected anew: another configuration.
+	Version string
+	Request transport.ConnectRequest
+	Driver  func(ctx context.Context) (transport.Driver, error)
+}
+
+// Config is what a Network needs.
+type Config struct {
+	// Drain is how long what is in flight may take when a feed ends.
+	Drain time.Duration
+	Log   *slog.Logger
+	// Changed is called when the state of an edge or of a broker has changed, from Run's goroutine. It must not block.
+	Changed func()
+}
+
+// Network runs what is wanted. Its methods may be called concurrently.
+type Network struct {
+	cfg Config
+
+	mu      sync.Mutex
+	wanted  Wanted
+	brokers map[string]*brokerRun
+	feeds   map[string]*feedRun
+	iips    map[string]context.CancelFunc // initial packets that are being or have been sent
+	states  map[string]*edgeState
+	moved   chan struct{} // closed and replaced when brokers changes
+
+	wake chan struct{} // has an element when Run should look again
+}
+
+type brokerRun struct {
+	spec   Broker
+	broker *broker.Broker
+	stop   context.CancelFunc
+	done   chan struct{}
+}
+
+type feedRun struct {
+	spec route.Feed
+	id   string // of all that cannot be changed while the feed runs
+	feed *bridge.Feed
+	stop context.CancelCauseFunc
+	done chan struct{}
+}
+
+// New returns a network that wants nothing yet.
+func New(cfg Config) *Network {
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	if cfg.Changed == nil {
+		cfg.Changed = func() {}
+	}
+	return &Network{
+		cfg:     cfg,
+		brokers: make(map[string]*brokerRun),
+		feeds:   make(map[string]*feedRun),
+		iips:    make(map[string]context.CancelFunc),
+		states:  make(map[string]*edgeState),
+		moved:   make(chan struct{}),
+		wake:    make(chan struct{}, 1),
+	}
+}
+
+// Apply says what shall run from now on. It does not block: Run does the work.
+func (n *Network) Apply(w Wanted) {
+	n.mu.Lock()
+	n.wanted = w
+	n.mu.Unlock()
+	n.poke()
+}
+
+// Run runs what is wanted until ctx ends. Then the feeds take no more and settle what is in flight, within the drain time,
+// the brokers are disconnected, and Run returns nil. It is called once.
+func (n *Network) Run(ctx context.Context) error {
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	// Brokers outlive ctx, so that feeds can settle on them.
+	work, stop := context.WithCancel(context.WithoutCancel(ctx))
+	defer stop()
+
+	tick := time.NewTicker(time.Second) // for rates, and for what is noticed by nothing happening
+	defer tick.Stop()
+	for ctx.Err() == nil {
+		n.reconcile(work, &wg)
+		n.observe()
+		select {
+		case <-n.wake:
+		case <-tick.C:
+		case <-ctx.Done():
+		}
+	}
+	n.shutdown()
+	return nil
+}
+
+// shutdown ends all feeds and waits for them. The brokers end with Run's own context.
+func (n *Network) shutdown() {
+	n.mu.Lock()
+	var feeds []*feedRun
+	for _, f := range n.feeds {
+		f.stop(nil)
+		feeds = append(feeds, f)
+	}
+	for _, stop := range n.iips {
+		stop()
+	}
+	n.mu.Unlock()
+	n.observe()
+	for _, f := range feeds {
+		<-f.done
+	}
+}
+
+// reconcile starts what is missing and stops what is not wanted. It never waits: what has to end before something else can
+// start wakes Run when it has.
+func (n *Network) reconcile(ctx context.Context, wg *sync.WaitGroup) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.reconcileBrokers(ctx, wg)
+	n.reconcileFeeds(ctx, wg)
+	n.reconcileInitials(ctx, wg)
+}
+
+func (n *Network) reconcileBrokers(ctx context.Context, wg *sync.WaitGroup) {
+	wanted := make(map[string]Broker, len(n.wanted.Brokers))
+	for _, b := range n.wanted.Brokers {
+		wanted[b.ID] = b
+	}
+	for id, run := range n.brokers {
+		if w, ok := wanted[id]; ok && w.Version == run.spec.Version {
+			continue
+		}
+		run.stop()
+		select {
+		case <-run.done:
+			delete(n.brokers, id)
+		default: // it will wake us; until then its successor waits, because both would use the same client ids
+		}
+	}
+	for id, w := range wanted {
+		if n.brokers[id] != nil {
+			continue
+		}
+		b := broker.New(broker.Config{Name: id, Request: w.Request, Driver: w.Driver, Log: n.cfg.Log, Changed: n.poke})
+		bctx, stop := context.WithCancel(ctx)
+		run := &brokerRun{spec: w, broker: b, stop: stop, done: make(chan struct{})}
+		n.brokers[id] = run
+		close(n.moved)
+		n.moved = make(chan struct{})
+		wg.Go(func() {
+			defer n.poke()
+			defer close(run.done)
+			_ = b.Run(bctx) // ends without error, when it is told to
+		})
+	}
+}
+
+func (n *Network) reconcileFeeds(ctx context.Context, wg *sync.WaitGroup) {
+	wanted := make(map[string]route.Feed, len(n.wanted.Plan.Feeds))
+	for _, f := range n.wanted.Plan.Feeds {
+		wanted[f.Key] = f
+	}
+	for key, run := range n.feeds {
+		w, ok := wanted[key]
+		switch {
+		case !ok:
+			run.stop(bridge.ErrRemoved)
+		case feedID(w) != run.id:
+			run.stop(nil) // its successor goes on with what the broker keeps
+		default:
+			if !sameTargets(run.spec.Targets, w.Targets) {
+				run.feed.Update(n.targets(w))
+			}
+			run.spec = w
+			continue
+		}
+		select {
+		case <-run.done:
+			delete(n.feeds, key)
+		default:
+		}
+	}
+	for key, w := range wanted {
+		if n.feeds[key] == nil {
+			n.feeds[key] = n.start(ctx, wg, w)
+		}
+	}
+}
+
+func (n *Network) start(ctx context.Context, wg *sync.WaitGroup, w route.Feed) *feedRun {
+	src := w.Source
+	window := bridge.DefaultWindow()
+	if src.Window.Messages > 0 {
+		window.Messages = src.Window.Messages
+	}
+	if src.Window.Bytes > 0 {
+		window.Bytes = src.Window.Bytes
+	}
+	src.Window = window
+	feed := bridge.New(bridge.Config{
+		Name: w.Key,
+		Open: func(ctx context.Context) (transport.Subscription, error) {
+			conn, err := n.conn(ctx, w.Broker)
+			if err != nil {
+				return nil, err
+			}
+			return conn.Subscribe(ctx, src)
+		},
+		Acks:    w.Acks,
+		Window:  window,
+		Drain:   n.cfg.Drain,
+		Log:     n.cfg.Log,
+		Changed: n.poke,
+	}, n.targets(w))
+	fctx, stop := context.WithCancelCause(ctx)
+	run := &feedRun{spec: w, id: feedID(w), feed: feed, stop: stop, done: make(chan struct{})}
+	wg.Go(func() {
+		defer n.poke()
+		defer close(run.done)
+		_ = feed.Run(fctx) // ends without error, when it is told to
+	})
+	return run
+}
+
+func (n *Network) targets(w route.Feed) []bridge.Target {
+	var targets []bridge.Target
+	for _, t := range w.Targets {
+		bt := bridge.Target{ID: t.ID, Version: targetVersion(t), Open: n.opener(t.Broker, t.Sink)}
+		if t.DeadLetter != (route.Place{}) {
+			// Its name has the edge in it: dead letters of different edges are different messages.
+			bt.OpenDeadLetter = n.opener(t.DeadLetter.Broker, transport.Sink{
+				Name:    "dead " + t.Sink.Name,
+				Address: t.DeadLetter.Address,
+			})
+		}
+		targets = append(targets, bt)
+	}
+	return targets
+}
+
+func (n *Network) opener(id string, sink transport.Sink) func(ctx context.Context) (transport.Publisher, error) {
+	return func(ctx context.Context) (transport.Publisher, error) {
+		conn, err := n.conn(ctx, id)
+		if err != nil {
+			return nil, err
+		}
+		return conn.Publish(ctx, sink)
+	}
+}
+
+// conn blocks until a broker is connected.
+func (n *Network) conn(ctx context.Context, id string) (transport.Conn, error) {
+	for {
+		n.mu.Lock()
+		run, moved := n.brokers[id], n.moved
+		n.mu.Unlock()
+		if run != nil {
+			conn, err := run.broker.Conn(ctx)
+			if err == nil || ctx.Err() != nil {
+				return conn, err
+			}
+		}
+		// It is not there, or has been told to end: its successor will come, or this feed will end too.
+		select {
+		case <-moved:
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+}
+
+func (n *Network) poke() {
+	select {
+	case n.wake <- struct{}{}:
+	default:
+	}
+}
+
+// feedID is the same for two feeds if one can be made the other while it runs.
+func feedID(f route.Feed) string {
+	f.Targets = nil
+	return digest(f)
+}
+
+func targetVersion(t route.Target) string { return digest(t) }
+
+func sameTargets(a, b []route.Target) bool { return digest(a) == digest(b) }
+
+// digest is equal for equal values. The values are plans: plain data without secrets.
+func digest(v any) string {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return fmt.Sprintf("%#v", v)
+	}
+	return string(b)
+}

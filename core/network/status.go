@@ -1,0 +1,237 @@
+package network
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/flogate/flogate/core/bridge"
+	"github.com/flogate/flogate/core/broker"
+	"github.com/flogate/flogate/core/route"
+)
+
+// State says how an edge is doing.
+type State string
+
+// The states.
+const (
+	// Pending: something that the edge needs is not there yet.
+	Pending State = "pending"
+	// Flowing: both ends are open, and what comes is carried.
+	Flowing State = "flowing"
+	// Blocked: both ends are open, and the sink takes nothing for now; the source is held back.
+	Blocked State = "blocked"
+	// Broken: an end cannot be opened, or the edge must not run.
+	Broken State = "broken"
+	// Draining: the edge takes no more, and finishes what is in flight.
+	Draining State = "draining"
+)
+
+// confirmPatience is how long a sink may owe a confirm before its edge counts as blocked: long enough for a slow disk,
+// short enough for a person who looks.
+const confirmPatience = 5 * time.Second
+
+// Status is how everything is doing.
+type Status struct {
+	Edges   []EdgeStatus
+	Brokers []BrokerStatus
+}
+
+// EdgeStatus is how an edge is doing.
+type EdgeStatus struct {
+	route.Edge
+	State State
+	// Reason in words; empty while it flows.
+	Reason string
+	Since  time.Time
+	// Messages and Bytes are what the sink has confirmed, Rate is messages a second over the last seconds.
+	Messages, Bytes uint64
+	Rate            float64
+	InFlight        uint64
+	// OldestAge is how long the oldest message in flight has been there; 0 if there is none.
+	OldestAge   time.Duration
+	Redelivered uint64
+	DeadLetters uint64
+	Rejected    uint64
+}
+
+// BrokerStatus is how a broker is doing.
+type BrokerStatus struct {
+	ID string
+	broker.State
+}
+
+// edgeState is what is remembered of an edge between two looks.
+type edgeState struct {
+	state  State
+	reason string
+	since  time.Time
+
+	messages uint64 // at the time of the last look
+	looked   time.Time
+	rate     float64
+}
+
+// Status returns how everything is doing, in the order of the plan. It does not block.
+func (n *Network) Status() Status {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.status(time.Now())
+}
+
+func (n *Network) status(now time.Time) Status {
+	var s Status
+	for _, id := range slices.Sorted(maps.Keys(n.brokers)) {
+		s.Brokers = append(s.Brokers, BrokerStatus{ID: id, State: n.brokers[id].broker.State()})
+	}
+	feeds := make(map[string]bridge.Status, len(n.feeds))
+	for key, run := range n.feeds {
+		feeds[key] = run.feed.Status()
+	}
+	for _, e := range n.wanted.Plan.Edges {
+		s.Edges = append(s.Edges, n.edge(e, feeds, now))
+	}
+	return s
+}
+
+func (n *Network) edge(e route.Edge, feeds map[string]bridge.Status, now time.Time) EdgeStatus {
+	out := EdgeStatus{Edge: e}
+	feed, running := feeds[e.Feed]
+	target := find(feed.Targets, e.Target)
+	if target != nil {
+		out.Messages, out.Bytes = target.Passed.Messages, target.Passed.Bytes
+		out.InFlight = target.InFlight
+		if !target.Oldest.IsZero() {
+			out.OldestAge = now.Sub(target.Oldest)
+		}
+		out.Redelivered, out.DeadLetters, out.Rejected = target.Redelivered, target.Dead, target.Rejected
+	}
+	switch {
+	case e.Pending != "":
+		out.State, out.Reason = Pending, e.Pending
+	case e.Refused != "":
+		out.State, out.Reason = Broken, e.Refused
+	case e.SamePlace:
+		out.State, out.Reason = Flowing, fmt.Sprintf("both ends are %s on %s: there is nothing to carry", e.Source.Address, e.Source.Broker)
+	case !running || target == nil:
+		out.State, out.Reason = Pending, "being started"
+	case feed.Draining:
+		out.State, out.Reason = Draining, "finishing what is in flight"
+	default:
+		out.State, out.Reason = n.condition(e, feed, target, now)
+	}
+	if st := n.states[e.ID]; st != nil {
+		out.Since, out.Rate = st.since, st.rate
+	}
+	return out
+}
+
+// condition looks at both ends of an edge that runs.
+func (n *Network) condition(e route.Edge, feed bridge.Status, target *bridge.TargetStatus, now time.Time) (State, string) {
+	if s, r := n.end(e.Source.Broker, feed.Source); s != Flowing {
+		return s, r
+	}
+	s, r := n.end(e.Sink.Broker, target.Sink)
+	switch {
+	case s != Flowing:
+		return s, r
+	case target.DeadLetter.Reason != "":
+		return Blocked, target.DeadLetter.Reason
+	case !target.Awaited.IsZero() && now.Sub(target.Awaited) > confirmPatience:
+		return Blocked, fmt.Sprintf("%s has not confirmed since %s", e.Sink.Broker, target.Awaited.Format(time.TimeOnly))
+	}
+	return Flowing, ""
+}
+
+// end looks at one end. What is wrong with the broker explains more than what is wrong at the end.
+func (n *Network) end(id string, c bridge.Condition) (State, string) {
+	run := n.brokers[id]
+	if run == nil {
+		return Broken, id + " is being replaced"
+	}
+	b := run.broker.State()
+	switch {
+	case b.Phase == broker.Connecting && b.Reason == "":
+		return Pending, id + " is being connected"
+	case b.Phase == broker.Connecting:
+		return Broken, fmt.Sprintf("%s is not connected: %s", id, b.Reason)
+	case b.Phase == broker.Stopped:
+		return Broken, id + " is being replaced"
+	case !c.Up && c.Reason == "not started":
+		return Pending, "being opened"
+	case !c.Up:
+		return Broken, fmt.Sprintf("%s: %s", id, strings.TrimPrefix(c.Reason, id+": "))
+	case b.Phase == broker.Blocked:
+		return Blocked, fmt.Sprintf("%s takes no messages for now: %s", id, b.Reason)
+	}
+	return Flowing, ""
+}
+
+func find(targets []bridge.TargetStatus, id string) *bridge.TargetStatus {
+	for i := range targets {
+		if targets[i].ID == id {
+			return &targets[i]
+		}
+	}
+	return nil
+}
+
+// observe looks at all edges, remembers since when they are as they are, and logs what has changed.
+func (n *Network) observe() {
+	n.mu.Lock()
+	now := time.Now()
+	s := n.status(now)
+	old := n.states
+	n.states = make(map[string]*edgeState, len(s.Edges))
+	var changed []EdgeStatus
+	for _, e := range s.Edges {
+		st := old[e.ID]
+		if st == nil {
+			st = &edgeState{looked: now, messages: e.Messages}
+		}
+		if st.state != e.State {
+			st.since = now
+		}
+		if st.state != e.State || st.reason != e.Reason {
+			changed = append(changed, e)
+		}
+		st.state, st.reason = e.State, e.Reason
+		st.look(now, e.Messages)
+		n.states[e.ID] = st
+	}
+	n.mu.Unlock()
+	for _, e := range changed {
+		n.report(e)
+	}
+	if len(changed) > 0 {
+		n.cfg.Changed()
+	}
+}
+
+// look updates the rate. It is smoothed over some seconds, so that it can be read.
+func (st *edgeState) look(now time.Time, messages uint64) {
+	span := now.Sub(st.looked)
+	if span < 500*time.Millisecond {
+		return // too short to say anything
+	}
+	if messages < st.messages {
+		st.messages = 0 // another feed carries the edge now
+	}
+	rate := float64(messages-st.messages) / span.Seconds()
+	const share = 0.5
+	st.rate += share * (rate - st.rate)
+	if st.rate < 0.01 {
+		st.rate = 0
+	}
+	st.messages, st.looked = messages, now
+}
+
+func (n *Network) report(e EdgeStatus) {
+	log := n.cfg.Log.Info
+	if e.State == Broken || e.State == Blocked {
+		log = n.cfg.Log.Warn
+	}
+	log("edge state changed", "edge", e.ID, "state", e.State, "reason", e.Reason)
+}

@@ -1,0 +1,327 @@
+// Package route turns graphs and bindings into feeds: what has to be carried from where to where.
+//
+// It is pure: the same input gives the same plan, in the same order, and nothing is asked of a broker. What changes
+// between two plans is what has to be done, and that is core/network's business.
+//
+// Rules: one feed per source, however many edges leave it; an edge whose ends are one place needs no feed; an edge that
+// would carry messages in a circle, or that guarantees less than was required of it, is refused with the reason; an edge
+// whose ports are not known is pending, and keeps nothing else from running.
+package route
+
+import (
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/flogate/flogate/core/graph"
+	"github.com/flogate/flogate/core/transport"
+)
+
+// Input is everything that a plan is made of.
+type Input struct {
+	Graphs []Graph
+	// Participants by role.
+	Participants map[string]Participant
+	// Settings returns what the site says of an edge; nil for nothing of any.
+	Settings func(from, to graph.Endpoint) Settings
+}
+
+// Graph is a graph under its name.
+type Graph struct {
+	Name string
+	*graph.Graph
+}
+
+// Participant is a node as far as it can be wired. Ports are found by name whatever their case, because graphs fold it.
+type Participant struct {
+	Inports, Outports map[string]Port
+}
+
+// Port is a port with its binding.
+type Port struct {
+	Broker  string
+	Address string
+	Type    string
+	Options json.RawMessage
+	// Traits are the driver's word about the port, as a source for outports and as a sink for inports.
+	Traits transport.Traits
+}
+
+// Settings are what a site says of an edge.
+type Settings struct {
+	// Require is the least guarantee; empty for any.
+	Require Guarantee
+	// DeadLetter is where refused messages go; the zero value for nowhere.
+	DeadLetter Place
+	// Window is the most messages in flight on the feed; 0 for the default.
+	Window int64
+}
+
+// Place is an address on a broker.
+type Place struct {
+	Broker, Address string
+}
+
+// Plan is what has to run.
+type Plan struct {
+	Edges    []Edge
+	Feeds    []Feed
+	Initials []Initial
+}
+
+// Edge is an edge of a graph, with what is known of it before anything runs.
+type Edge struct {
+	// ID is the edge as logs, metrics and site files name it, with the graph's name before it where that is not "main".
+	ID    string
+	Graph string
+	From  graph.Endpoint
+	To    graph.Endpoint
+	// Source and Sink are the bindings; empty where the edge is pending.
+	Source, Sink Place
+	Guarantee    Guarantee
+	// Weakness says why the guarantee is not at-least-once.
+	Weakness string
+	// Pending says what is missing; empty if nothing is.
+	Pending string
+	// Refused says why the edge must not run; empty if it may.
+	Refused string
+	// SamePlace: both ends are one place on one broker, and the broker does all there is to do.
+	SamePlace bool
+	// Feed and Target name what carries the edge; empty where nothing does.
+	Feed, Target string
+}
+
+// Feed is one source and its targets.
+type Feed struct {
+	// Key names the feed: it stays the same as long as the source's place does.
+	Key    string
+	Broker string
+	Source transport.Source
+	Acks   bool
+	// Targets in the order of the edges.
+	Targets []Target
+}
+
+// Target is one sink of a feed. All its fields make it what it is: if one differs it is another target.
+type Target struct {
+	ID         string
+	Broker     string
+	Sink       transport.Sink
+	DeadLetter Place
+}
+
+// Initial is an initial packet with its binding, or what keeps it from having one.
+type Initial struct {
+	// ID is what tells it from others: its text and its place.
+	ID      string
+	Graph   string
+	To      graph.Endpoint
+	Broker  string
+	Sink    transport.Sink
+	Body    []byte
+	Pending string
+}
+
+// Guarantee is what an edge promises.
+type Guarantee string
+
+// The guarantees, from weak to strong.
+const (
+	// AtMostOnce: a message can be lost, because an end of the edge has no acknowledgement.
+	AtMostOnce Guarantee = "at-most-once"
+	// AtLeastOnce: nothing is lost, in order; after a failure some messages come twice.
+	AtLeastOnce Guarantee = "at-least-once"
+	// EffectOnce: at least once, and the sink's broker drops what comes twice within its window.
+	EffectOnce Guarantee = "effect-once"
+)
+
+func (g Guarantee) rank() int {
+	return slices.Index([]Guarantee{AtMostOnce, AtLeastOnce, EffectOnce}, g)
+}
+
+// Guarantees computes what an edge between two ports promises, and names its weakest link.
+func Guarantees(source, sink transport.Traits) (Guarantee, string) {
+	switch {
+	case !source.Acks:
+		return AtMostOnce, weakness("the source does not wait for acknowledgements", source.Weakness)
+	case !sink.Confirms:
+		return AtMostOnce, weakness("the sink does not confirm", sink.Weakness)
+	case sink.Deduplicates:
+		return EffectOnce, ""
+	}
+	return AtLeastOnce, ""
+}
+
+func weakness(what, why string) string {
+	if why == "" {
+		return what
+	}
+	return what + ": " + why
+}
+
+// Make makes the plan of the input.
+func Make(in Input) Plan {
+	p := planner{in: in, feeds: make(map[string]*Feed)}
+	for _, g := range in.Graphs {
+		for _, e := range g.Edges {
+			p.edge(g, e)
+		}
+		for i, iip := range g.Initials {
+			p.initial(g, i, iip)
+		}
+	}
+	p.refuseCircles()
+	return p.plan()
+}
+
+type planner struct {
+	in    Input
+	edges []planned
+	feeds map[string]*Feed
+	iips  []Initial
+}
+
+// planned is an edge with its bindings.
+type planned struct {
+	Edge
+	source, sink Port
+	settings     Settings
+}
+
+func (p *planner) edge(g Graph, e graph.Edge) {
+	out := planned{Edge: Edge{ID: edgeID(g.Name, e), Graph: g.Name, From: e.Src, To: e.Tgt}}
+	source, missing := p.port(e.Src, false)
+	sink, missing2 := p.port(e.Tgt, true)
+	if out.Pending = join(missing, missing2); out.Pending != "" {
+		p.edges = append(p.edges, out)
+		return
+	}
+	out.source, out.sink = source, sink
+	out.Source = Place{source.Broker, source.Address}
+	out.Sink = Place{sink.Broker, sink.Address}
+	out.Guarantee, out.Weakness = Guarantees(source.Traits, sink.Traits)
+	if p.in.Settings != nil {
+		out.settings = p.in.Settings(e.Src, e.Tgt)
+	}
+	out.SamePlace = source.Broker == sink.Broker && place(source) == place(sink)
+	if want := out.settings.Require; !out.SamePlace && out.Guarantee.rank() < want.rank() {
+		out.Refused = fmt.Sprintf("%s is required, and the edge is %s: %s", want, out.Guarantee, out.Weakness)
+	}
+	p.edges = append(p.edges, out)
+}
+
+func (p *planner) initial(g Graph, n int, iip graph.Initial) {
+	out := Initial{Graph: g.Name, To: iip.Tgt, Body: iip.Data}
+	port, missing := p.port(iip.Tgt, true)
+	out.Pending = missing
+	out.Broker = port.Broker
+	out.ID = fmt.Sprintf("%s#%d %s -> %s %s %s", g.Name, n, iip.Data, iip.Tgt, port.Broker, port.Address)
+	out.Sink = transport.Sink{Name: "initial " + iip.Tgt.String(), Address: port.Address, Options: port.Options}
+	p.iips = append(p.iips, out)
+}
+
+// port finds the binding of an endpoint, or says in words why there is none.
+func (p *planner) port(at graph.Endpoint, in bool) (Port, string) {
+	participant, ok := p.in.Participants[at.Node]
+	if !ok {
+		return Port{}, fmt.Sprintf("no participant %s", at.Node)
+	}
+	kind, ports := "outport", participant.Outports
+	if in {
+		kind, ports = "inport", participant.Inports
+	}
+	// A place of an array port may have a binding of its own; else the port's is for all of them.
+	for _, name := range []string{strings.TrimPrefix(at.String(), at.Node+"."), at.Port} {
+		for id, port := range ports {
+			if strings.EqualFold(id, name) {
+				if port.Broker == "" || port.Address == "" {
+					return Port{}, fmt.Sprintf("%s %s has no address", kind, at)
+				}
+				return port, ""
+			}
+		}
+	}
+	return Port{}, fmt.Sprintf("participant %s has no %s %s", at.Node, kind, at.Port)
+}
+
+func join(reasons ...string) string {
+	return strings.Join(slices.Compact(slices.DeleteFunc(reasons, func(s string) bool { return s == "" })), "; ")
+}
+
+func edgeID(graphName string, e graph.Edge) string {
+	if graphName == "main" || graphName == "" {
+		return e.String()
+	}
+	return graphName + ": " + e.String()
+}
+
+// place is what makes two ports of one broker the same.
+func place(p Port) string {
+	if p.Traits.Place != "" {
+		return p.Traits.Place
+	}
+	return p.Address
+}
+
+// plan makes feeds of the edges that may run.
+func (p *planner) plan() Plan {
+	plan := Plan{Initials: p.iips}
+	var order []string
+	for i := range p.edges {
+		e := &p.edges[i]
+		if e.Pending == "" && e.Refused == "" && !e.SamePlace {
+			key, isNew := p.feed(e)
+			if isNew {
+				order = append(order, key)
+			}
+		}
+		plan.Edges = append(plan.Edges, e.Edge)
+	}
+	for _, key := range order {
+		plan.Feeds = append(plan.Feeds, *p.feeds[key])
+	}
+	return plan
+}
+
+// feed adds an edge to the feed of its source.
+func (p *planner) feed(e *planned) (key string, isNew bool) {
+	// The key becomes a name that the broker keeps state under, so it must stay the same when a node is renamed or an
+	// edge is added. Two ports with one place and different options cannot share a subscription: the later one's key
+	// has its name too.
+	key = e.source.Broker + " " + place(e.source)
+	f := p.feeds[key]
+	if f != nil && string(f.Source.Options) != string(e.source.Options) {
+		key += " " + e.From.String()
+		f = p.feeds[key]
+	}
+	if f == nil {
+		isNew = true
+		f = &Feed{
+			Key:    key,
+			Broker: e.source.Broker,
+			Acks:   e.source.Traits.Acks,
+			Source: transport.Source{
+				Name:    strings.TrimPrefix(key, e.source.Broker+" "),
+				Address: e.source.Address,
+				Options: e.source.Options,
+			},
+		}
+		p.feeds[key] = f
+	}
+	f.Source.Window.Messages = max(f.Source.Window.Messages, e.settings.Window)
+	e.Feed = key
+	e.Target = e.ID
+	f.Targets = append(f.Targets, Target{
+		ID:     e.ID,
+		Broker: e.sink.Broker,
+		Sink: transport.Sink{
+			// With the source in it, because it is the seed of deduplication: two sources number their messages alike.
+			Name:    key + " -> " + e.ID,
+			Address: e.sink.Address,
+			Options: e.sink.Options,
+		},
+		DeadLetter: e.settings.DeadLetter,
+	})
+	return key, isNew
+}
