@@ -1,0 +1,120 @@
+// Package library starts participants: programs that play a role in a graph, as children of the gateway.
+//
+// It is not for what they say on a broker, and not for what they mean in a graph.
+package library
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/exec"
+	"sync"
+	"time"
+
+	"golang.org/x/time/rate"
+
+	"github.com/flogate/flogate/core/process"
+	"github.com/flogate/flogate/core/supervise"
+)
+
+// Participant is a program that plays a role.
+type Participant struct {
+	Role string
+	// Command is the program and its arguments. The word "flogate" as the program means this very one.
+	Command []string
+	// Dir is the folder in which it runs.
+	Dir string
+	// Env is added to the environment of this process: "NAME=value".
+	Env []string
+	Log *slog.Logger
+	// Changed hears of each change of Status. It must not block.
+	Changed func(Status)
+}
+
+// Status is how a participant is doing.
+type Status struct {
+	// State is running, waiting or failed.
+	State    string
+	Reason   string
+	Since    time.Time
+	PID      int
+	Restarts int
+}
+
+const (
+	// stopTime is how long a participant may take to end by itself.
+	stopTime = 3 * time.Second
+	// restTime is how long one that crashes over and over is left alone.
+	restTime = 30 * time.Second
+	// lineRate and lineBurst bound what one participant may put into the log, in lines a second and at once.
+	lineRate, lineBurst = 50, 200
+)
+
+// Run keeps the participant running until ctx ends, and returns when it has ended with everything that it started.
+func (p Participant) Run(ctx context.Context) error {
+	program := p.Command[0]
+	if program == "flogate" {
+		self, err := os.Executable()
+		if err != nil {
+			return fmt.Errorf("participant %s: %w", p.Role, err)
+		}
+		program = self
+	}
+	var mu sync.Mutex
+	var status Status
+	change := func(f func(*Status)) {
+		mu.Lock()
+		f(&status)
+		s := status
+		mu.Unlock()
+		if p.Changed != nil {
+			p.Changed(s)
+		}
+	}
+	policy := supervise.Policy{Rest: restTime, OnChange: func(s supervise.Status) {
+		change(func(st *Status) {
+			st.State, st.Restarts, st.Since, st.PID, st.Reason = s.State.String(), s.Restarts, time.Now(), 0, ""
+			if s.Err != nil && s.State != supervise.Running {
+				st.Reason = s.Err.Error()
+				p.Log.Warn("participant ended", "role", p.Role, "error", s.Err, "retry_in", s.Wait)
+			}
+		})
+	}}
+	return supervise.Run(ctx, "participant "+p.Role, policy, func(ctx context.Context) error {
+		cmd := exec.CommandContext(ctx, program, p.Command[1:]...)
+		cmd.Dir = p.Dir
+		cmd.Env = append(os.Environ(), p.Env...)
+		out, errs := p.forward("stdout"), p.forward("stderr")
+		cmd.Stdout, cmd.Stderr = out, errs
+		err := process.Run(cmd, stopTime, func(pid int) { change(func(st *Status) { st.PID = pid }) })
+		out.Flush()
+		errs.Flush()
+		switch {
+		case ctx.Err() != nil:
+			return nil // we have ended it, and how does not matter
+		case err == nil:
+			return errors.New("it ended by itself")
+		}
+		return err
+	})
+}
+
+// forward writes what a participant prints to the log, with its role. What it prints is not trusted: it is one attribute,
+// and too much of it is dropped and counted.
+func (p Participant) forward(stream string) *process.Lines {
+	limit := rate.NewLimiter(lineRate, lineBurst)
+	dropped := 0
+	return &process.Lines{Line: func(line []byte) {
+		if !limit.Allow() {
+			dropped++
+			return
+		}
+		if dropped > 0 {
+			p.Log.Warn("participant prints too much", "role", p.Role, "dropped_lines", dropped)
+			dropped = 0
+		}
+		p.Log.Info("participant printed", "role", p.Role, "stream", stream, "text", string(line))
+	}}
+}
