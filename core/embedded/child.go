@@ -9,11 +9,10 @@ import (
 	"log/slog"
 	"os"
 	"os/exec"
-	"runtime"
 	"sync/atomic"
-	"syscall"
 	"time"
 
+	"github.com/flogate/flogate/core/process"
 	"github.com/flogate/flogate/core/supervise"
 )
 
@@ -104,10 +103,8 @@ func (c Child) run(ctx context.Context, program string) error {
 
 	var reason atomic.Pointer[string] // the child's own, for not being ready
 	cmd := exec.CommandContext(ctx, program, args...)
-	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
-	cmd.WaitDelay = stopTime // then it is killed
-	cmd.Stderr = &lineWriter{line: c.relay}
-	cmd.Stdout = &lineWriter{line: func(line []byte) {
+	cmd.Stderr = &process.Lines{Line: c.relay}
+	cmd.Stdout = &process.Lines{Line: func(line []byte) {
 		var r report
 		if err := json.Unmarshal(line, &r); err != nil {
 			c.Log.Warn("the broker printed something else than its report", "text", string(line))
@@ -120,7 +117,7 @@ func (c Child) run(ctx context.Context, program string) error {
 			c.Ready(*r.Ready)
 		}
 	}}
-	err := runWithThread(cmd)
+	err := process.Run(cmd, stopTime, nil)
 	switch {
 	case errors.Is(context.Cause(ctx), errStart):
 		return errStart
@@ -132,19 +129,6 @@ func (c Child) run(ctx context.Context, program string) error {
 		return errors.New("ended by itself")
 	}
 	return err
-}
-
-// runWithThread runs cmd on a thread that lives as long as the child: the
-// kernel takes the death of the thread that made it for the parent's.
-func runWithThread(cmd *exec.Cmd) error {
-	dieWithParent(cmd)
-	ended := make(chan error)
-	go func() {
-		runtime.LockOSThread()
-		defer runtime.UnlockOSThread()
-		ended <- cmd.Run()
-	}()
-	return <-ended
 }
 
 // relay writes a line of the child's log to ours.
@@ -159,26 +143,4 @@ func (c Child) relay(line []byte) {
 		_ = level.UnmarshalText([]byte(text)) // else it stays info
 	}
 	c.Log.LogAttrs(context.Background(), level, "the broker logged", slog.Any("record", record))
-}
-
-// lineWriter cuts what is written into lines. Longer ones than longest come in
-// pieces.
-type lineWriter struct {
-	line func([]byte)
-	rest []byte
-}
-
-const longest = 16 << 10
-
-func (w *lineWriter) Write(p []byte) (int, error) {
-	for _, b := range p {
-		if b != '\n' {
-			w.rest = append(w.rest, b)
-		}
-		if (b == '\n' || len(w.rest) == longest) && len(w.rest) > 0 {
-			w.line(w.rest)
-			w.rest = w.rest[:0]
-		}
-	}
-	return len(p), nil
 }

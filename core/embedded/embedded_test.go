@@ -509,20 +509,6 @@ func TestChildSaysWhyItCannotStart(t *testing.T) {
 }
 
 func TestForeignOutputOfAChildIsOnlyText(t *testing.T) {
-	lines, longestSeen := 0, 0
-	w := &lineWriter{line: func(l []byte) {
-		lines++
-		longestSeen = max(longestSeen, len(l))
-	}}
-	text := "one\n\ntwo" + strings.Repeat("x", 3*longest) + "\n\x00\xff\n"
-	for _, b := range []byte(text) { // in the smallest pieces
-		if _, err := w.Write([]byte{b}); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if lines != 6 || longestSeen != longest {
-		t.Fatalf("%d lines, longest %d", lines, longestSeen)
-	}
 	c := Child{Log: testLog()}
 	for _, line := range []string{"", "{", `{"level":7}`, `{"level":"NOPE","msg":"x"}`, "\xff"} {
 		c.relay([]byte(line))
