@@ -5,6 +5,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/flogate/flogate/core/graph"
 	"github.com/flogate/flogate/core/transport"
 )
 
@@ -93,6 +94,13 @@ type Graph struct {
 	Format string
 	// Source is the text of the graph.
 	Source string
+	// Graph is what Source says. Nobody changes it: work on a Clone.
+	Graph *graph.Graph `json:"-"`
+}
+
+// Equal says whether two graphs are the same text in the same place.
+func (g Graph) Equal(h Graph) bool {
+	return g.Name == h.Name && g.File == h.File && g.Format == h.Format && g.Source == h.Source
 }
 
 // Participant is a node that lives outside, and does not announce itself: the site file does it in its place.
@@ -135,7 +143,7 @@ type Port struct {
 	Traits transport.Traits
 }
 
-// Requirement is what an edge has to guarantee.
+// Requirement is the least that an edge has to guarantee.
 type Requirement string
 
 // The requirements.
@@ -144,6 +152,7 @@ const (
 	RequireNothing     Requirement = ""
 	RequireAtLeastOnce Requirement = "at-least-once"
 	RequireAtMostOnce  Requirement = "at-most-once"
+	RequireEffectOnce  Requirement = "effect-once"
 )
 
 // Edge holds the settings of an edge that a graph has. It applies in every graph that has the edge. Edges are comparable.
@@ -159,7 +168,8 @@ type Edge struct {
 
 // Address is a place on a broker.
 type Address struct {
-	// Broker is the ID of the broker.
+	// Broker is the ID of the broker. For dead letters it is empty where the site file leaves it to the sink's broker, and
+	// the sink is not in the file.
 	Broker  string
 	Address string
 }
