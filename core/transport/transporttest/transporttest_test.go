@@ -1,0 +1,13 @@
+package transporttest
+
+import (
+	"testing"
+
+	"go.uber.org/goleak"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+func TestMemoryKeepsTheContract(t *testing.T) {
+	Run(t, NewMemory().Target())
+}
