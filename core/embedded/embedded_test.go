@@ -6,7 +6,6 @@ import (
 	"errors"
 	"flag"
 	"fmt"
-	"io"
 	"log/slog"
 	"net"
 	"os"
@@ -62,16 +61,18 @@ func brokerCommand(args []string) int {
 
 func gatewayCommand(args []string) int {
 	o := options("gateway", args)
-	c := Child{NATS: o.NATS, MQTT: o.MQTT, DataDir: o.DataDir, Log: slog.New(slog.DiscardHandler),
-		Ready: func(a Addresses) { fmt.Println("READY", a.NATS) }}
+	c := Child{
+		NATS: o.NATS, MQTT: o.MQTT, DataDir: o.DataDir, Log: testLog(),
+		Ready: func(a Addresses) { fmt.Println("READY", a.NATS) },
+	}
 	if err := c.Run(context.Background()); err != nil {
 		return 1
 	}
 	return 0
 }
 
-// testLog writes to the test's log; the server may still write after it.
-func testLog() *slog.Logger { return slog.New(slog.NewTextHandler(io.Discard, nil)) }
+// testLog drops everything: the server may still write when the test has ended.
+func testLog() *slog.Logger { return slog.New(slog.DiscardHandler) }
 
 // background runs run until stop is called, which returns its error.
 func background(t *testing.T, run func(ctx context.Context) error) (stop func() error) {
