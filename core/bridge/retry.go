@@ -15,7 +15,7 @@ type retry struct {
 }
 
 const (
-	minWait = 50 * time.Millisecond
+	minWait = 10 * time.Millisecond
 	maxWait = 5 * time.Second
 )
 
