@@ -87,7 +87,9 @@ type link struct {
 
 // close closes the connection in peace.
 func (l *link) close() {
-	if err := l.Close(l.s.ctx); err != nil {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(l.s.ctx), 5*time.Second) // the case may be over
+	defer cancel()
+	if err := l.Close(ctx); err != nil {
 		l.s.Fatalf("close the connection: %v", err)
 	}
 }
