@@ -318,7 +318,11 @@ func (l *loader) label(b *hcl.Block, i int, what string) (string, hcl.Range, boo
 }
 
 func (l *loader) duplicate(where hcl.Range, what, name string, first hcl.Range) {
-	l.diags.add(Error, where, "Duplicate "+what, "%s %q is already on line %d.", capital(what), name, first.Start.Line)
+	in := ""
+	if first.Filename != where.Filename {
+		in = " of " + first.Filename
+	}
+	l.diags.add(Error, where, "Duplicate "+what, "%s %q is already on line %d%s.", capital(what), name, first.Start.Line, in)
 }
 
 func capital(s string) string { return strings.ToUpper(s[:1]) + s[1:] }
@@ -488,7 +492,7 @@ func (l *loader) decodeGraphs(blocks hcl.Blocks) {
 			}
 			src, err := l.folder.file(path, maxFile)
 			if err != nil {
-				l.diags.add(Error, at, "Cannot read the graph", "%s.", err)
+				l.diags.add(Error, at, "Cannot read the graph", "%s", sentence(err.Error()))
 				continue
 			}
 			switch ext := strings.ToLower(filepath.Ext(path)); ext {

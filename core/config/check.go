@@ -227,7 +227,7 @@ func (l *loader) validate(ctx context.Context) {
 		}
 		result, err := b.driver.driver.Validate(ctx, req)
 		if err != nil {
-			l.diags.add(Error, b.label, "Transport not usable", "The transport %q could not check the broker: %s.", b.Type, err)
+			l.diags.add(Error, b.label, "Transport not usable", "The transport %q could not check the broker: %s", b.Type, ended(err.Error()))
 			continue
 		}
 		for _, problem := range result.Problems {
@@ -286,7 +286,7 @@ func (l *loader) checkRequirements() {
 		if why == "" {
 			why = "the sink does not drop what comes twice"
 		}
-		l.diags.add(Error, e.require, "Requirement not met", "%s is required, but the edge is %s: %s.", e.Require, has, strings.TrimSuffix(why, "."))
+		l.diags.add(Error, e.require, "Requirement not met", "%s is required, but the edge is %s: %s", e.Require, has, ended(why))
 	}
 }
 

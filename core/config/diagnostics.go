@@ -8,6 +8,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"unicode"
 	"unicode/utf8"
 
 	"github.com/hashicorp/hcl/v2"
@@ -54,12 +55,22 @@ type Diagnostics struct {
 	// for the next load to give something else.
 	Files []string
 
+	// A pointer: fmt prints its address, and not what is secret in it.
+	*texts
+}
+
+// texts are the files that diagnostics are about, and what of them must not be shown.
+type texts struct {
 	// sources are the texts by the names that ranges have, order is in which they were read.
 	sources map[string][]byte
 	order   []string
 	// hidden are the parts of files that hold secrets, words are the secrets.
 	hidden []Range
 	words  []string
+}
+
+func newDiagnostics() *Diagnostics {
+	return &Diagnostics{texts: &texts{sources: map[string][]byte{}}}
 }
 
 // HasErrors says that there is no site.
@@ -123,6 +134,9 @@ const longest = 160
 // line returns the first line of a range without what is secret in it, and the part of the line to point at, in
 // characters from 0.
 func (d *Diagnostics) line(r Range) (text string, from, to int, ok bool) {
+	if d.texts == nil {
+		return "", 0, 0, false
+	}
 	src, ok := d.sources[r.File]
 	if !ok || r.Start.Line < 1 {
 		return "", 0, 0, false
@@ -274,6 +288,24 @@ func (d *Diagnostics) add(s Severity, where hcl.Range, summary, detail string, a
 	d.List = append(d.List, Diagnostic{Severity: s, Summary: summary, Detail: detail, Where: ourRange(where)})
 }
 
+// sentence makes a sentence of an error's text.
+func sentence(text string) string {
+	text = strings.TrimSpace(text)
+	if text == "" {
+		return ""
+	}
+	first, size := utf8.DecodeRuneInString(text)
+	return string(unicode.ToUpper(first)) + ended(text[size:])
+}
+
+// ended puts a full stop where none is.
+func ended(text string) string {
+	if strings.HasSuffix(text, ".") || strings.HasSuffix(text, "?") || strings.HasSuffix(text, "!") {
+		return text
+	}
+	return text + "."
+}
+
 // addHCL appends what HCL found.
 func (d *Diagnostics) addHCL(diags hcl.Diagnostics) {
 	for _, one := range diags {
@@ -341,9 +373,6 @@ func (d *Diagnostics) scrub(s string) string {
 }
 
 func (d *Diagnostics) source(name string, src []byte) {
-	if d.sources == nil {
-		d.sources = map[string][]byte{}
-	}
 	if _, ok := d.sources[name]; !ok {
 		d.order = append(d.order, name)
 	}

@@ -40,6 +40,9 @@ func (f *folder) file(name string, limit int64) ([]byte, error) {
 func readFile(root *os.Root, name string, limit int64) ([]byte, error) {
 	// Asked before opening: a named pipe would hold us until somebody writes to it.
 	info, err := root.Stat(name)
+	if err != nil && !filepath.IsLocal(name) {
+		return nil, fmt.Errorf("%q is outside of the folder of the site file, and only files in it are read", name)
+	}
 	if err != nil {
 		return nil, explain(err, name)
 	}
@@ -75,5 +78,5 @@ func explain(err error, name string) error {
 	if path, ok := errors.AsType[*fs.PathError](err); ok {
 		err = path.Err
 	}
-	return fmt.Errorf("%q: %w (only files in the folder of the site file can be read)", name, err)
+	return fmt.Errorf("%q cannot be read: %w", name, err)
 }

@@ -71,9 +71,9 @@ func (l *loader) parse(g *graphAt) {
 	const summary = "Wrong graph"
 	if all, ok := errors.AsType[graph.Errors](err); ok {
 		for _, one := range all {
-			l.diags.add(Error, g.text.at(one.Line, one.Column), summary, "%s.", strings.TrimSuffix(one.Message, "."))
+			l.diags.add(Error, g.text.at(one.Line, one.Column), summary, "%s", sentence(one.Message))
 		}
 		return
 	}
-	l.diags.add(Error, g.label, summary, "%s.", err)
+	l.diags.add(Error, g.label, summary, "%s", sentence(err.Error()))
 }

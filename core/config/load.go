@@ -53,7 +53,7 @@ func Load(ctx context.Context, path string, opts Options) (*Site, *Diagnostics) 
 		defer func() { _ = l.folder.root.Close() }()
 	}
 	if err != nil {
-		l.diags.add(Error, hcl.Range{Filename: path}, "Cannot read the site file", "%s.", err)
+		l.diags.add(Error, hcl.Range{Filename: path}, "Cannot read the site file", "%s", sentence(err.Error()))
 		return nil, l.diags
 	}
 	return l.load(ctx, path, src)
@@ -93,7 +93,7 @@ func newLoader(opts Options) *loader {
 	l := &loader{
 		opts:    opts,
 		site:    &Site{Drain: DefaultDrain},
-		diags:   &Diagnostics{},
+		diags:   newDiagnostics(),
 		shown:   map[string]bool{},
 		drivers: map[string]*driver{},
 		brokers: map[string]*brokerAt{},
@@ -158,11 +158,18 @@ func (l *loader) load(ctx context.Context, name string, src []byte) (*Site, *Dia
 		return nil, l.diags
 	}
 	file, diags := hclsyntax.ParseConfig(src, name, hcl.InitialPos)
-	l.diags.addHCL(diags)
 	if diags.HasErrors() {
-		// What follows a syntax error is guesswork, and would bury it.
+		// What follows a syntax error is guesswork, and would bury it. One quote that is missing is reported again for every
+		// line after it: the same words are said once.
+		said := map[string]bool{}
+		l.diags.addHCL(slices.DeleteFunc(diags, func(d *hcl.Diagnostic) bool {
+			again := said[d.Summary+d.Detail]
+			said[d.Summary+d.Detail] = true
+			return again
+		}))
 		return nil, l.diags
 	}
+	l.diags.addHCL(diags)
 	content, diags := file.Body.Content(outline())
 	l.diags.addHCL(diags)
 	blocks := content.Blocks.ByType()
@@ -229,12 +236,12 @@ func (l *loader) driver(ctx context.Context, transportType string, where hcl.Ran
 	}
 	drv, err := l.opts.Driver(ctx, l.site.Plugins.Directory, transportType)
 	if err != nil {
-		l.diags.add(Error, where, "Transport not usable", "The transport %q cannot be used: %s.", transportType, err)
+		l.diags.add(Error, where, "Transport not usable", "The transport %q cannot be used: %s", transportType, ended(err.Error()))
 		return nil
 	}
 	description, err := drv.Describe(ctx)
 	if err != nil {
-		l.diags.add(Error, where, "Transport not usable", "The transport %q does not describe itself: %s.", transportType, err)
+		l.diags.add(Error, where, "Transport not usable", "The transport %q does not describe itself: %s", transportType, ended(err.Error()))
 		return nil
 	}
 	d := &driver{drv, description}

@@ -66,7 +66,7 @@ type foreignPort struct {
 func (l *loader) readParticipant(p *participantAt, path string, where hcl.Range) {
 	src, err := l.folder.file(path, maxParticipant)
 	if err != nil {
-		l.diags.add(Error, where, "Cannot read the participant", "%s.", err)
+		l.diags.add(Error, where, "Cannot read the participant", "%s", sentence(err.Error()))
 		return
 	}
 	f := l.foreign(filepath.Join(l.folder.shown, path), src, p.Role)
@@ -141,14 +141,10 @@ func (l *loader) foreign(name string, src []byte, role string) *foreign {
 	if f.Role == "" {
 		d.fail(top, "Missing role", `Nobody has said which role this participant plays: give one, or write "role: …" here.`)
 	}
-	f.Component = d.text(fields["component"])
-	switch {
-	case fields["component"] == nil:
+	if component := fields["component"]; component == nil {
 		d.fail(top, "Missing component", `A participant has to say what it is: "component: library/Name".`)
-	case f.Component == "":
-		d.fail(fields["component"], "Wrong value", `"component" is a name like "demo/Motor".`)
-	default:
-		l.checkComponent(f.Component, d.at(fields["component"]))
+	} else if f.Component = d.text(component); f.Component != "" || isScalar(component) {
+		l.checkComponent(f.Component, d.at(component))
 	}
 	f.Label, f.Icon = d.text(fields["label"]), d.text(fields["icon"])
 	f.inports = d.ports(fields["inports"], "inport", f.Role)
@@ -172,7 +168,7 @@ func (d *document) parse(src []byte) ast.Node {
 		if syntax, ok := errors.AsType[yaml.Error](err); ok {
 			where, message = d.tokenAt(syntax.GetToken()), syntax.GetMessage()
 		}
-		d.l.diags.add(Error, where, "No YAML", "%s.", strings.TrimSuffix(message, "."))
+		d.l.diags.add(Error, where, "No YAML", "%s", sentence(message))
 		return nil
 	}
 	var top ast.Node
@@ -328,6 +324,11 @@ func (d *document) text(n ast.Node) string {
 		return ""
 	}
 	return scalarText(scalar)
+}
+
+func isScalar(n ast.Node) bool {
+	_, ok := n.(ast.ScalarNode)
+	return ok
 }
 
 // scalarText returns a scalar as it is written, so that the version 1.10 stays what it is.

@@ -146,7 +146,7 @@ func (l *loader) encode(a transport.Attribute, value cty.Value, where hcl.Range)
 		err = l.check(a, value, len(marks) > 0)
 	}
 	if err != nil {
-		l.diags.add(Error, where, "Wrong value", "The value of %q does not fit: %s.", a.Name, strings.TrimSuffix(err.Error(), "."))
+		l.diags.add(Error, where, "Wrong value", "The value of %q does not fit: %s", a.Name, ended(err.Error()))
 		return nil, true, false
 	}
 	text, err = ctyjson.Marshal(value, value.Type())

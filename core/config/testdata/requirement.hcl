@@ -1,0 +1,36 @@
+broker "mqtt" "house" {
+  url = "mqtt://127.0.0.1:1883"
+}
+graph "main" {
+  file = "graphs/good.fbp"
+}
+participant "button" {
+  component = "demo/Button"
+  outport "pressed" {
+    address = "button/pressed"
+    qos     = 1
+  }
+}
+participant "motor" {
+  component = "demo/Motor"
+  inport "start" {
+    address = "motor/start"
+  }
+  outport "running" {
+    address = "motor/running"
+    qos     = 1
+  }
+}
+participant "warninglight" {
+  component = "demo/WarningLight"
+  inport "red" {
+    address = "warninglight/red"
+    qos     = 1
+  }
+}
+edge "button.pressed" "motor.start" {
+  require = "at-least-once"
+}
+edge "motor.running" "warninglight.red" {
+  require = "effect-once"
+}
