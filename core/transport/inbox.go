@@ -118,9 +118,6 @@ func (b *Inbox[T]) take() []Delivery {
 		b.credit.Bytes -= kept.size
 		ds = append(ds, d)
 	}
-	if b.queue.len() > 0 {
-		b.wake()
-	}
 	return ds
 }
 
