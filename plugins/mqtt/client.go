@@ -1,0 +1,250 @@
+package mqtt
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"net"
+	"net/url"
+	"sync"
+	"time"
+
+	paho "github.com/eclipse/paho.mqtt.golang"
+	"github.com/eclipse/paho.mqtt.golang/packets"
+
+	"github.com/flogate/flogate/core/transport"
+)
+
+const (
+	// brokerKeepAlive is what we tell the broker: how long it lets us be silent (times 1.5). It is for our pauses and has
+	// nothing to do with how soon we notice the broker's: a busy machine must not cost us the connection.
+	brokerKeepAlive = 60 * time.Second
+	// handTime bounds one attempt to hand a message to the library's writer, which may be waiting for the network.
+	handTime = time.Second
+	// goodbyeTime is for the DISCONNECT packet, stopTime for the end of the library's goroutines after that.
+	goodbyeTime = 250 * time.Millisecond
+	stopTime    = 10 * time.Second
+)
+
+// packet is what it takes to acknowledge a message.
+type packet struct {
+	id  uint16
+	qos byte
+}
+
+// session says as whom a client connects.
+type session struct {
+	id string
+	// clean: the broker shall forget what it has kept for this id, and keep nothing.
+	clean bool
+}
+
+// client is one life of one MQTT client.
+type client struct {
+	paho  paho.Client
+	link  *link
+	ping  time.Duration
+	lost  chan error    // has an element when the library has given up
+	quit  chan struct{} // closed by stop
+	ended chan struct{} // closed when no goroutine of the library is left
+
+	mu   sync.Mutex
+	acks []byte
+	why  error // given to stop, or why the connection was lost
+	halt bool  // stop was called
+	work chan struct{}
+}
+
+// open connects. handle is called for each message, possibly before open returns, and must not block. The caller must
+// call run for the client that is returned.
+func open(ctx context.Context, s settings, as session, handle func(*client, paho.Message)) (*client, error) {
+	conn, err := dial(ctx, s)
+	if err != nil {
+		return nil, err
+	}
+	c := &client{
+		link:  newLink(conn, 2*s.keepAlive),
+		ping:  s.keepAlive,
+		lost:  make(chan error, 1),
+		quit:  make(chan struct{}),
+		ended: make(chan struct{}),
+		work:  make(chan struct{}, 1),
+	}
+	opts := paho.NewClientOptions()
+	opts.Servers = []*url.URL{{Scheme: "tcp", Host: s.address}} // for the library's eyes only
+	opts.SetCustomOpenConnectionFn(func(*url.URL, paho.ClientOptions) (net.Conn, error) { return c.link, nil })
+	opts.SetClientID(as.id).SetCleanSession(as.clean).SetProtocolVersion(4)
+	opts.SetUsername(s.username).SetPassword(s.password)
+	// Only so do publish tokens tell the truth: with reconnecting, or a session, the library completes tokens of messages
+	// that the broker never saw, or never completes them.
+	opts.SetAutoReconnect(false).SetConnectRetry(false)
+	opts.SetStore(noStore{})
+	opts.SetOrderMatters(true).SetAutoAckDisabled(true)
+	// The link pings, and watches over the answers.
+	opts.SetKeepAlive(brokerKeepAlive).SetPingTimeout(1<<63 - 1)
+	opts.SetConnectTimeout(handshakeTime).SetWriteTimeout(handTime)
+	opts.SetConnectionLostHandler(func(_ paho.Client, err error) { c.lost <- err })
+	opts.SetDefaultPublishHandler(func(_ paho.Client, m paho.Message) {
+		if handle != nil {
+			handle(c, m)
+		}
+	})
+	c.paho = paho.NewClient(opts)
+
+	release := context.AfterFunc(ctx, func() { _ = c.link.fail(context.Cause(ctx)) })
+	tok := c.paho.Connect()
+	<-tok.Done() // bounded by the link's deadline, and by ctx
+	if release(); ctx.Err() != nil && tok.Error() == nil {
+		c.disconnect()
+		return nil, ctx.Err()
+	}
+	if err := tok.Error(); err != nil {
+		return nil, c.refusal(err)
+	}
+	return c, nil
+}
+
+// dial opens the connection under the client.
+func dial(ctx context.Context, s settings) (net.Conn, error) {
+	ctx, cancel := context.WithTimeout(ctx, handshakeTime)
+	defer cancel()
+	tcp, err := (&net.Dialer{}).DialContext(ctx, "tcp", s.address)
+	if err != nil {
+		return nil, fmt.Errorf("connect: %w", err)
+	}
+	if s.tls == nil {
+		return tcp, tcp.SetDeadline(time.Now().Add(handshakeTime))
+	}
+	conn := tls.Client(tcp, s.tls)
+	if err := conn.HandshakeContext(ctx); err != nil {
+		_ = tcp.Close() // the first error is the one to tell
+		return nil, fmt.Errorf("connect to %s: %w", s.address, classifyTLS(err))
+	}
+	return conn, conn.SetDeadline(time.Now().Add(handshakeTime))
+}
+
+// classifyTLS marks what only another configuration can mend. An expired certificate of the broker is none of it.
+func classifyTLS(err error) error {
+	var (
+		authority x509.UnknownAuthorityError
+		name      x509.HostnameError
+		record    tls.RecordHeaderError
+		op        *net.OpError
+	)
+	switch {
+	case errors.As(err, &authority), errors.As(err, &name):
+		return transport.Permanent(err)
+	case errors.As(err, &record):
+		return transport.Permanentf("the broker does not speak TLS on this port: %w", err)
+	case errors.As(err, &op) && op.Op == "remote error": // an alert, whose type the library keeps to itself
+		return transport.Permanentf("the broker refused the TLS connection, perhaps for our certificate: %w", err)
+	}
+	return err
+}
+
+// refusal says why Connect failed. The library hides the reason of the network's end.
+func (c *client) refusal(err error) error {
+	switch {
+	case errors.Is(err, packets.ErrorRefusedServerUnavailable):
+		return errors.New("the broker is not available at the moment")
+	case errors.Is(err, packets.ErrorRefusedBadUsernameOrPassword), errors.Is(err, packets.ErrorRefusedNotAuthorised):
+		return transport.Permanentf("the broker does not admit us (%w): check username, password and client_id", err)
+	case errors.Is(err, packets.ErrorRefusedBadProtocolVersion), errors.Is(err, packets.ErrorRefusedIDRejected):
+		return transport.Permanentf("the broker refused the connection: %w", err)
+	}
+	// The link knows why it ended; without a reason of its own this keeps the library's.
+	return fmt.Errorf("connect: %w", classifyTLS(c.link.fail(err)))
+}
+
+// run serves the client until it is stopped or lost, and returns why, after the last goroutine of the library has ended.
+func (c *client) run() error {
+	defer close(c.ended)
+	pings := time.NewTicker(c.ping)
+	defer pings.Stop()
+	for {
+		select {
+		case <-pings.C:
+			_, _ = c.link.Write([]byte{typePingreq, 0}) // a failure arrives as the loss
+		case <-c.work:
+			c.flush()
+		case err := <-c.lost:
+			return c.because(c.link.fail(err))
+		case <-c.quit:
+			c.flush()
+			c.disconnect()
+			return c.because(transport.ErrClosed)
+		}
+	}
+}
+
+// because keeps the first reason for the end and returns it.
+func (c *client) because(err error) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.why == nil {
+		c.why = err
+	}
+	return c.why
+}
+
+// stop makes run end with a reason, after the acknowledgements that are due. It does not block. Only the first counts.
+func (c *client) stop(why error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.halt {
+		return
+	}
+	c.halt = true
+	if c.why == nil {
+		c.why = why
+	}
+	close(c.quit)
+}
+
+// disconnect ends the library's client and waits until it is gone. The library's Disconnect returns early; the second
+// call of it waits for the first to be done.
+func (c *client) disconnect() {
+	c.paho.Disconnect(uint(goodbyeTime / time.Millisecond))
+	_ = c.link.Close()
+	c.paho.Disconnect(uint(stopTime / time.Millisecond))
+}
+
+// ack makes run acknowledge packets soon, in this order. Those that come together leave in one write, past the library,
+// which would take each through three goroutines and a system call.
+func (c *client) ack(ps ...packet) {
+	c.mu.Lock()
+	for _, p := range ps {
+		c.acks = appendAck(c.acks, p)
+	}
+	due := len(c.acks) > 0
+	c.mu.Unlock()
+	if due {
+		select {
+		case c.work <- struct{}{}:
+		default:
+		}
+	}
+}
+
+func (c *client) flush() {
+	c.mu.Lock()
+	acks := c.acks
+	c.acks = nil
+	c.mu.Unlock()
+	if len(acks) > 0 {
+		_, _ = c.link.Write(acks) // a failure arrives as the loss
+	}
+}
+
+// noStore keeps nothing: a client has one life, and what it did not get through is sent again by the caller.
+type noStore struct{}
+
+func (noStore) Open()                             {}
+func (noStore) Put(string, packets.ControlPacket) {}
+func (noStore) Get(string) packets.ControlPacket  { return nil }
+func (noStore) All() []string                     { return nil }
+func (noStore) Del(string)                        {}
+func (noStore) Close()                            {}
+func (noStore) Reset()                            {}

@@ -1,0 +1,152 @@
+package mqtt
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+
+	"github.com/flogate/flogate/core/transport"
+)
+
+// conn is one life of the publishing client, and whatever has been opened beside it.
+type conn struct {
+	log      *slog.Logger
+	settings settings
+	name     string
+	client   *client
+
+	mu    sync.Mutex
+	parts map[*client]struct{} // of the subscriptions
+	err   error                // why it has ended, or will when Close is done
+	wg    sync.WaitGroup       // subscriptions and publishers; Add with mu held, and err nil
+	ended chan struct{}        // closed when the publishing client is gone
+	gone  chan struct{}        // closed when everything is gone
+}
+
+func (d *driver) Connect(ctx context.Context, req transport.ConnectRequest) (transport.Conn, error) {
+	s, problems := parseConfig(req.Config)
+	if err := problems.err(); err != nil {
+		return nil, err
+	}
+	cl, err := open(ctx, s, session{id: publisherID(s.clientID, req.Name), clean: true}, nil)
+	if err != nil {
+		return nil, err
+	}
+	c := &conn{
+		log: d.log, settings: s, name: req.Name, client: cl,
+		parts: make(map[*client]struct{}), ended: make(chan struct{}), gone: make(chan struct{}),
+	}
+	go c.run()
+	return c, nil
+}
+
+// run ends everything with the publishing client. Close waits for it.
+func (c *conn) run() {
+	defer close(c.gone)
+	why := c.client.run()
+	c.mu.Lock()
+	c.err = transport.Closed(why)
+	for part := range c.parts {
+		part.stop(c.err)
+	}
+	c.mu.Unlock()
+	close(c.ended)
+	c.wg.Wait()
+}
+
+// start runs f as a part of the connection, unless that has ended.
+func (c *conn) start(f func()) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.err != nil {
+		return c.err
+	}
+	c.wg.Go(f)
+	return nil
+}
+
+// serve runs the client of a subscription as a part of the connection and calls after with the reason of its end. When the
+// connection has ended it ends the client and returns why.
+func (c *conn) serve(cl *client, after func(why error)) error {
+	c.mu.Lock()
+	if err := c.err; err != nil {
+		c.mu.Unlock()
+		cl.stop(err)
+		return cl.run()
+	}
+	defer c.mu.Unlock()
+	c.parts[cl] = struct{}{}
+	c.wg.Go(func() {
+		why := cl.run()
+		c.mu.Lock()
+		delete(c.parts, cl)
+		c.mu.Unlock()
+		after(why)
+	})
+	return nil
+}
+
+// failed returns why the connection has ended, or nil.
+func (c *conn) failed() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.err
+}
+
+func (c *conn) Info() transport.ConnInfo {
+	return transport.ConnInfo{
+		MaxBody:  int64(c.settings.maxMessage),
+		Features: []string{"MQTT 3.1.1", "QoS 2", "retained messages", "persistent sessions"},
+		Warnings: []string{
+			"An MQTT 3.1.1 broker does not say how much it keeps for a session: mosquitto drops messages beyond " +
+				"max_queued_messages (1000 by default, 0 for no limit), also those that it has confirmed.",
+		},
+	}
+}
+
+func (c *conn) Next(ctx context.Context) (transport.Condition, error) {
+	select {
+	case <-c.ended:
+		return transport.Condition{}, c.failed()
+	case <-ctx.Done():
+		return transport.Condition{}, ctx.Err()
+	}
+}
+
+func (c *conn) Close(ctx context.Context) error {
+	c.mu.Lock()
+	if c.err == nil {
+		c.err = transport.ErrClosed
+	}
+	for part := range c.parts {
+		part.stop(transport.ErrClosed)
+	}
+	c.mu.Unlock()
+	c.client.stop(transport.ErrClosed)
+	return wait(ctx, c.gone)
+}
+
+// wait waits for done, and longer than ctx allows for nothing.
+func wait(ctx context.Context, done <-chan struct{}) error {
+	select {
+	case <-done:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// forget makes the broker forget the session of id: a clean one with the same id takes its place and ends.
+func (c *conn) forget(ctx context.Context, id string) error {
+	cl, err := open(ctx, c.settings, session{id: id, clean: true}, nil)
+	if err != nil {
+		return fmt.Errorf("remove session %q: %w", id, err)
+	}
+	cl.stop(nil)
+	if why := cl.run(); !errors.Is(why, transport.ErrClosed) {
+		return fmt.Errorf("remove session %q: %w", id, why)
+	}
+	return nil
+}

@@ -1,0 +1,202 @@
+package mqtt
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+
+	paho "github.com/eclipse/paho.mqtt.golang"
+
+	"github.com/flogate/flogate/core/transport"
+)
+
+// retryTime is between two attempts to hand a message to the library.
+const retryTime = 10 * time.Millisecond
+
+type publisher struct {
+	conn *conn
+	sinkOptions
+	topic string
+
+	outbox *transport.Outbox
+	sent   chan sent // as many as may be unconfirmed: sending never blocks
+	quit   chan struct{}
+	once   sync.Once
+	ended  chan struct{}
+}
+
+// sent is a message that the library has taken.
+type sent struct {
+	number uint64
+	token  paho.Token
+}
+
+// Publish opens a publisher on the connection's own client. It does not block: a broker says nothing about a topic.
+func (c *conn) Publish(_ context.Context, sink transport.Sink) (transport.Publisher, error) {
+	opts, problems := parseSink(sink)
+	if err := problems.err(); err != nil {
+		return nil, fmt.Errorf("publish to %q: %w", sink.Address, err)
+	}
+	p := &publisher{
+		conn: c, sinkOptions: opts, topic: sink.Address,
+		outbox: transport.NewOutbox(opts.window),
+		sent:   make(chan sent, opts.window),
+		quit:   make(chan struct{}),
+		ended:  make(chan struct{}),
+	}
+	if err := c.start(p.confirm); err != nil {
+		return nil, err
+	}
+	return p, nil
+}
+
+func (p *publisher) Publish(ctx context.Context, msgs []transport.Message) error {
+	for i := range msgs {
+		n, err := p.outbox.Reserve(ctx)
+		if err != nil {
+			return err
+		}
+		m := &msgs[i]
+		topic := p.topic
+		if topic == "" {
+			topic = m.Address
+		}
+		if refused := p.refuse(topic, m); refused != nil {
+			p.outbox.Done(n, n, refused)
+			continue
+		}
+		tok, err := p.send(ctx, topic, m)
+		if err != nil {
+			p.outbox.Fail(err)
+			return transport.Closed(err)
+		}
+		p.sent <- sent{number: n, token: tok}
+	}
+	return nil
+}
+
+// refuse says why the broker would close the connection over a message, or nil.
+func (p *publisher) refuse(topic string, m *transport.Message) error {
+	if p.topic == "" {
+		if err := validateTopic(topic); err != nil {
+			return fmt.Errorf("publish to %q: %w", topic, err)
+		}
+	}
+	if most := p.conn.settings.maxMessage; len(m.Body) > most {
+		return fmt.Errorf("publish to %q: the message has %d bytes, more than max_message (%d)", topic, len(m.Body), most)
+	}
+	return nil
+}
+
+// send hands a message to the library. The library gives up when the writing of earlier messages takes long; that is no
+// more than back-pressure, so it is asked again while the connection lives. (Such an attempt wastes a packet id. There
+// are enough of them for a stall of 18 hours.)
+func (p *publisher) send(ctx context.Context, topic string, m *transport.Message) (paho.Token, error) {
+	retain := m.Retain
+	if p.retain != nil {
+		retain = *p.retain
+	}
+	for {
+		tok := p.conn.client.paho.Publish(topic, p.qos, retain, m.Body)
+		select {
+		case <-tok.Done():
+		default:
+			return tok, nil
+		}
+		if tok.Error() == nil {
+			return tok, nil
+		}
+		select {
+		case <-p.conn.ended: // at the latest when the link gives up
+			return nil, p.conn.failed()
+		case <-p.quit:
+			return nil, transport.ErrClosed
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		case <-time.After(retryTime):
+		}
+	}
+}
+
+// confirm reports what the broker has confirmed until the publisher or the connection has ended.
+func (p *publisher) confirm() {
+	defer close(p.ended)
+	for {
+		var m sent
+		select {
+		case m = <-p.sent:
+		case <-p.conn.ended:
+			select {
+			case m = <-p.sent: // it may have been confirmed before the end
+			default:
+				p.outbox.Fail(p.conn.failed())
+				return
+			}
+		case <-p.quit:
+			p.outbox.Fail(transport.ErrClosed)
+			return
+		}
+		// Confirms come in bursts, and a report of many costs as much as a report of one. Numbers between two of the run
+		// were refused, and are reported already.
+		for first, last := m.number, uint64(0); ; {
+			if !confirmed(m.token) {
+				p.outbox.Done(first, last, nil)
+				if !p.await(m.token) {
+					return
+				}
+			}
+			last = m.number
+			select {
+			case m = <-p.sent:
+				continue
+			default:
+			}
+			p.outbox.Done(first, last, nil)
+			break
+		}
+	}
+}
+
+// confirmed reports whether a token is good, now.
+func confirmed(tok paho.Token) bool {
+	select {
+	case <-tok.Done():
+		return tok.Error() == nil
+	default:
+		return false
+	}
+}
+
+// await waits for a token and reports whether it is good. If not, the publisher has ended.
+func (p *publisher) await(tok paho.Token) bool {
+	select {
+	case <-tok.Done():
+	case <-p.quit:
+		p.outbox.Fail(transport.ErrClosed)
+		return false
+	case <-p.conn.ended:
+		// The library completes its tokens before that, except those that it took while it was ending.
+		select {
+		case <-tok.Done():
+		default:
+			p.outbox.Fail(p.conn.failed())
+			return false
+		}
+	}
+	if err := tok.Error(); err != nil {
+		<-p.conn.ended // it says why
+		p.outbox.Fail(p.conn.failed())
+		return false
+	}
+	return true
+}
+
+func (p *publisher) Confirms(ctx context.Context) ([]transport.Confirm, error) {
+	return p.outbox.Confirms(ctx)
+}
+
+func (p *publisher) Close(ctx context.Context) error {
+	p.once.Do(func() { close(p.quit) })
+	return wait(ctx, p.ended)
+}
