@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
+	"sync"
 	"testing"
 )
 
@@ -63,9 +64,9 @@ func NATS(t testing.TB, opts ...Option) *Broker {
 	})
 }
 
-// natsServer returns the path of the program, built if need be. Concurrent
-// callers may both build it; the file appears whole or not at all.
-func natsServer() (string, error) {
+// natsServer returns the path of the program, built if need be. Several test
+// programs may build it at once; the file appears whole or not at all.
+var natsServer = sync.OnceValues(func() (string, error) {
 	var stderr strings.Builder
 	list := exec.Command("go", "list", "-m", "-f", "{{.Version}}", natsModule)
 	list.Stderr = &stderr
@@ -95,4 +96,4 @@ func natsServer() (string, error) {
 		return "", fmt.Errorf("build nats-server: %w\n%s", err, out)
 	}
 	return path, os.Rename(built, path)
-}
+})

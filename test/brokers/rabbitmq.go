@@ -268,7 +268,7 @@ type rabbit struct {
 // sharedRabbit finds the server that the environment names, or starts one that
 // ends with this program. Test programs have no end to hook into, so the state
 // is the package's.
-var sharedRabbit = sync.OnceValues(func() (*rabbit, error) { //nolint:gochecknoglobals // see above
+var sharedRabbit = sync.OnceValues(func() (*rabbit, error) {
 	rawURL, ctl := os.Getenv(envURL), os.Getenv(envCtl)
 	if rawURL != "" && ctl != "" {
 		return newRabbit(rawURL, ctl, nil)
