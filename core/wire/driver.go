@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
+	"slices"
 	"sync"
 
 	"google.golang.org/grpc"
@@ -115,6 +117,10 @@ type conn struct {
 
 // closer is a stream of a connection.
 type closer interface {
+	// finish asks for the end of the stream, after what there is to send. It does not block.
+	finish()
+	// ended is closed when the stream has ended.
+	ended() <-chan struct{}
 	// abort ends the stream at once and returns when no goroutine of it is left.
 	abort()
 }
@@ -202,10 +208,16 @@ func (c *conn) remove(s closer) {
 	delete(c.open, s)
 }
 
-// Close asks the plugin to close the connection, so that the broker has heard of it when Close returns, and then leaves
-// nothing of it here whether or not the plugin answers.
+// Close asks the plugin to close the connection, so that the broker has heard of everything that was settled, and of the
+// end, when Close returns. After that nothing is left of it here, whether or not the plugin has answered.
 func (c *conn) Close(ctx context.Context) error {
+	alive := c.ended() == nil
 	c.end(transport.ErrClosed)
+	open := c.streams()
+	if alive {
+		// Settlements go another way than Disconnect, which would overtake them.
+		c.finish(ctx, open)
+	}
 	_, err := c.client.Disconnect(ctx, &pb.DisconnectRequest{ConnectionId: c.id})
 	err = callError(ctx, err)
 	if errors.Is(err, transport.ErrClosed) {
@@ -213,16 +225,32 @@ func (c *conn) Close(ctx context.Context) error {
 	}
 	c.cancel()
 	c.tasks.Wait()
-	c.mu.Lock()
-	open := make([]closer, 0, len(c.open))
-	for s := range c.open {
-		open = append(open, s)
-	}
-	c.mu.Unlock()
 	for _, s := range open {
 		s.abort()
 	}
 	return err
+}
+
+// finish lets the streams end in peace, for a while.
+func (c *conn) finish(ctx context.Context, open []closer) {
+	ctx, cancel := context.WithTimeout(ctx, 2*closeGrace)
+	defer cancel()
+	for _, s := range open {
+		s.finish()
+	}
+	for _, s := range open {
+		select {
+		case <-s.ended():
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+func (c *conn) streams() []closer {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return slices.Collect(maps.Keys(c.open))
 }
 
 // topologyConn is a conn whose broker can route by itself.

@@ -354,14 +354,7 @@ const closeGrace = time.Second
 
 // Close ends the stream and waits until the plugin has closed its publisher, closeGrace at most.
 func (p *publisher) Close(ctx context.Context) error {
-	p.mu.Lock()
-	p.closing = true
-	p.unsent, p.bytes = nil, 0
-	wake(p.news)
-	wake(p.room)
-	wake(p.work)
-	wake(p.full)
-	p.mu.Unlock()
+	p.finish()
 	grace := time.NewTimer(closeGrace)
 	defer grace.Stop()
 	var err error
@@ -374,6 +367,20 @@ func (p *publisher) Close(ctx context.Context) error {
 	p.abort()
 	return err
 }
+
+// finish forgets what is not sent, and has write end the stream.
+func (p *publisher) finish() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.closing = true
+	p.unsent, p.bytes = nil, 0
+	wake(p.news)
+	wake(p.room)
+	wake(p.work)
+	wake(p.full)
+}
+
+func (p *publisher) ended() <-chan struct{} { return p.gone }
 
 func (p *publisher) abort() {
 	p.cancel()

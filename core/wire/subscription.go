@@ -354,16 +354,7 @@ func (s *subscription) Remove(ctx context.Context) error {
 }
 
 func (s *subscription) close(ctx context.Context, how *pb.ReceiveClose) error {
-	s.mu.Lock()
-	ended := s.err != nil
-	if s.closing == nil {
-		s.closing = how
-	}
-	s.queue = nil
-	wake(s.work)
-	wake(s.full)
-	wake(s.news)
-	s.mu.Unlock()
+	ended := s.ask(how)
 	var err error
 	select {
 	case <-s.gone:
@@ -385,6 +376,24 @@ func (s *subscription) close(ctx context.Context, how *pb.ReceiveClose) error {
 	}
 	return nil
 }
+
+// ask has write send a close, if there was none, and reports whether the stream has ended before.
+func (s *subscription) ask(how *pb.ReceiveClose) (ended bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closing == nil {
+		s.closing = how
+	}
+	s.queue = nil
+	wake(s.work)
+	wake(s.full)
+	wake(s.news)
+	return s.err != nil
+}
+
+func (s *subscription) finish() { s.ask(&pb.ReceiveClose{}) }
+
+func (s *subscription) ended() <-chan struct{} { return s.gone }
 
 func (s *subscription) reason() error {
 	s.mu.Lock()
