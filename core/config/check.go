@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/hashicorp/hcl/v2"
 
@@ -262,7 +264,16 @@ func (l *loader) problem(b *brokerAt, sources, sinks []*portAt, p transport.Prob
 		at = ports[p.Index].place
 		ports[p.Index].valid = false
 	}
-	l.diags.add(Error, at.find(p.Path), fmt.Sprintf("Refused by the transport %q", b.Type), "%s", p.Message)
+	l.diags.add(Error, at.find(p.Path), fmt.Sprintf("Refused by the transport %q", b.Type), "%s", explained(p))
+}
+
+// explained is the message of a driver as a sentence. Many begin with what is said of the attribute, without its name.
+func explained(p transport.Problem) string {
+	first, _ := utf8.DecodeRuneInString(p.Message)
+	if len(p.Path) == 0 || !unicode.IsLower(first) || strings.HasPrefix(p.Message, p.Path[len(p.Path)-1]) {
+		return sentence(p.Message)
+	}
+	return fmt.Sprintf("%s: %s", strings.Join(p.Path, "."), ended(p.Message))
 }
 
 // checkRequirements refuses edges that cannot give what is required of them, as far as both ends are in the site file.

@@ -25,7 +25,7 @@ func (d fakeDriver) Describe(context.Context) (transport.Description, error) {
 		Name: "fake",
 		Config: transport.Schema{
 			Attributes: []transport.Attribute{
-				{Name: "url", Type: transport.String, Required: true},
+				{Name: "url", Type: transport.String, Required: true, Secret: true},
 				{Name: "username", Type: transport.String},
 				{Name: "password", Type: transport.String, Secret: true},
 				{Name: "keep_alive", Type: transport.Duration},
@@ -95,7 +95,7 @@ func (d fakeDriver) Validate(_ context.Context, req transport.ValidateRequest) (
 			problem(transport.InSink, i, "Nobody can publish to a filter.", "address")
 		}
 		if strings.Contains(string(s.Options), `"qos":7`) {
-			problem(transport.InSink, i, "There are QoS 0, 1 and 2.", "qos")
+			problem(transport.InSink, i, "must be 0, 1 or 2", "qos")
 		}
 	}
 	return result, nil

@@ -77,7 +77,7 @@ func (l *loader) decodeObject(s transport.Schema, content *hcl.BodyContent, at *
 		}
 		at.values[a.Name] = attr.Expr.Range()
 		value, good := l.value(attr.Expr)
-		if a.Secret {
+		if a.Secret && !harmless(value) {
 			l.hideExpression(attr.Expr)
 			l.hideValue(value)
 		}
@@ -198,6 +198,16 @@ func typeOf(t transport.Type) cty.Type {
 	}
 	// A type of a later version: the driver checks it by itself.
 	return cty.DynamicPseudoType
+}
+
+// harmless says that a value is a URL with neither user nor password in it. A schema calls URLs secret because they may
+// have them; one that has none may be seen, so that the most common mistake can be shown.
+func harmless(value cty.Value) bool {
+	if value == cty.NilVal || value.ContainsMarked() || !value.IsKnown() || value.IsNull() || value.Type() != cty.String {
+		return false
+	}
+	u, err := url.Parse(value.AsString())
+	return err == nil && u.Scheme != "" && u.Host != "" && u.User == nil && u.RawQuery == "" && !strings.Contains(value.AsString(), "@")
 }
 
 // hideExpression keeps an expression from being shown, unless it only says where a secret comes from.
