@@ -18,11 +18,11 @@ run: build ## run the demo site with a broker of its own
 	bin/flogate --config configs/demo.hcl
 
 test: brokers ## run all tests, on real brokers
-	$(RABBIT) $(REPORT) -in . -in 'examples/*' -timeout 30m ./...
+	$(RABBIT) $(REPORT) -in . -in 'examples/*' -- -timeout 30m ./...
 
 race: brokers ## run the tests of what is concurrent with the race detector
 	test/install gcc
-	CGO_ENABLED=1 $(RABBIT) $(REPORT) -race -timeout 30m $(RACE:%=./%/...)
+	CGO_ENABLED=1 $(RABBIT) $(REPORT) -- -race -timeout 30m $(RACE:%=./%/...)
 
 lint: ## look for mistakes
 	$(TOOL) golangci-lint run
@@ -53,7 +53,7 @@ brokers: ## install the brokers that the tests need, where they are missing
 
 peers: brokers ## test against the programs that others have written
 	test/install node npm
-	$(RABBIT) $(REPORT) -tags peers -timeout 30m ./test/peers/...
+	$(RABBIT) $(REPORT) -- -tags peers -timeout 30m ./test/peers/...
 
 bench: brokers ## compare speed and memory side by side
 	$(RABBIT) go run ./test/bench $(ARGS)

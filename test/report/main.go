@@ -1,6 +1,6 @@
 // Command report runs go test and says what came of it, in few lines:
 //
-//	go run ./test/report [-in folder]... [argument of go test]...
+//	go run ./test/report [-in folder]... -- [argument of go test]...
 //
 // Each -in is a pattern of folders that have a module, and the tests run in all
 // of them; without any, in the current one. What failed is printed in full. The

@@ -39,7 +39,7 @@ func TestEveryEndIsCounted(t *testing.T) {
 			t.Setenv(envCounts, file)
 			dir := module(t, "package m\n\nimport (\"os\"; \"testing\")\n\nvar _ = os.Exit\n\n"+c.file+"\n")
 			var stdout, stderr strings.Builder
-			if code := run([]string{"-in", dir, "./..."}, &stdout, &stderr); code != c.code {
+			if code := run([]string{"-in", dir, "--", "-count=1", "./..."}, &stdout, &stderr); code != c.code {
 				t.Errorf("exit code %d", code)
 			}
 			if !strings.HasSuffix(stdout.String(), "\n"+c.counts+"\n") {
