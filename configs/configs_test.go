@@ -1,4 +1,4 @@
-package config_test
+package configs_test
 
 import (
 	"context"
@@ -52,20 +52,20 @@ func builtins() config.Options {
 func site(t *testing.T) string {
 	t.Helper()
 	dir := t.TempDir()
-	err := filepath.WalkDir("../../configs", func(path string, d fs.DirEntry, err error) error {
+	err := filepath.WalkDir(".", func(path string, d fs.DirEntry, err error) error {
 		switch {
 		case err != nil:
 			return err
 		case d.IsDir() && d.Name() == "data":
 			return fs.SkipDir
-		case d.IsDir():
+		case d.IsDir() || filepath.Ext(path) == ".go":
 			return nil
 		}
 		text, err := os.ReadFile(path)
 		if err != nil {
 			return err
 		}
-		to := filepath.Join(dir, strings.TrimPrefix(filepath.ToSlash(path), "../../configs"))
+		to := filepath.Join(dir, path)
 		if err := os.MkdirAll(filepath.Dir(to), 0o755); err != nil {
 			return err
 		}
@@ -148,11 +148,11 @@ var fence = regexp.MustCompile("(?ms)^([ \t]*)```hcl[ \t]*\n(.*?)^[ \t]*```")
 // it, which readers of the page do not see, has what is missing: <!-- site: broker "mqtt" "house" {…} -->. A block after
 // <!-- site: none --> is not loaded; it may only show what is wrong.
 func TestEveryHCLBlockInThePagesIsASite(t *testing.T) {
-	pages, err := filepath.Glob("../../*.md")
+	pages, err := filepath.Glob("../*.md")
 	if err != nil {
 		t.Fatal(err)
 	}
-	err = filepath.WalkDir("../../docs", func(path string, d fs.DirEntry, err error) error {
+	err = filepath.WalkDir("../docs", func(path string, d fs.DirEntry, err error) error {
 		if err == nil && filepath.Ext(path) == ".md" {
 			pages = append(pages, path)
 		}
@@ -175,7 +175,7 @@ func TestEveryHCLBlockInThePagesIsASite(t *testing.T) {
 			if missing == "none" {
 				continue
 			}
-			t.Run(fmt.Sprintf("%s:%d", strings.TrimPrefix(page, "../../"), line), func(t *testing.T) {
+			t.Run(fmt.Sprintf("%s:%d", strings.TrimPrefix(page, "../"), line), func(t *testing.T) {
 				file := filepath.Join(site(t), "page.hcl")
 				src := string(text[m[4]:m[5]]) + "\n" + missing + "\n"
 				if err := os.WriteFile(file, []byte(src), 0o600); err != nil {
