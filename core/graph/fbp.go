@@ -540,12 +540,18 @@ func (a *anonymous) next(component string) string {
 	if *a == nil {
 		*a = anonymous{}
 	}
-	word := component
-	if odd := oddInName.FindStringIndex(component); odd != nil { // only the first, as there
-		word = component[:odd[0]] + "_" + component[odd[1]:]
-	}
+	word := anonymousWord(component)
 	(*a)[word]++
 	return fmt.Sprintf("_%s_%d", word, (*a)[word])
+}
+
+func (a *anonymous) undo(component string) { (*a)[anonymousWord(component)]-- }
+
+func anonymousWord(component string) string {
+	if odd := oddInName.FindStringIndex(component); odd != nil { // only the first, as there
+		return component[:odd[0]] + "_" + component[odd[1]:]
+	}
+	return component
 }
 
 var oddInName = regexp.MustCompile(`[^a-zA-Z0-9]+`)
