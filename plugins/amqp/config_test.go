@@ -1,0 +1,130 @@
+package amqp
+
+import (
+	"encoding/json"
+	"log/slog"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/flogate/flogate/core/transport"
+)
+
+func TestConfigIsRead(t *testing.T) {
+	got, ps := parseConfig(json.RawMessage(`{"url":"amqps://u:p%40ss@[::1]/a%2Fb","password":"other","heartbeat":"5s","frame_size":8192,
+		"max_message_size":1000,"tls":{"server_name":"rabbit"}}`))
+	if err := ps.err(); err != nil {
+		t.Fatal(err)
+	}
+	want := settings{
+		addr: "[::1]:5671", user: "u", password: "other", vhost: "a/b", heartbeat: 5 * time.Second, frameSize: 8192,
+		maxMessage: 1000, tls: &tlsSettings{ServerName: "rabbit"},
+	}
+	if d := cmp.Diff(want, got, cmp.AllowUnexported(settings{})); d != "" {
+		t.Error(d)
+	}
+	got, _ = parseConfig(json.RawMessage(`{"url":"amqp://"}`))
+	if got.addr != "localhost:5672" || got.user != "guest" || got.vhost != "/" {
+		t.Errorf("the defaults are %+v", got)
+	}
+}
+
+// TestProblemsSayWhere lists mistakes by the attribute at which they are found, all at once.
+func TestProblemsSayWhere(t *testing.T) {
+	for _, test := range []struct {
+		where transport.Part
+		given string
+		want  []string
+	}{
+		{transport.InConfig, `{}`, []string{"url"}},
+		{transport.InConfig, `{"url":"http://x","auth":"kerberos","heartbeat":"1500ms","frame_size":1,"max_message_size":0}`, []string{"url", "auth", "heartbeat", "frame_size", "max_message_size"}},
+		{transport.InConfig, `{"url":"amqp://x?heartbeat=5","tls":{}}`, []string{"url", "tls"}},
+		{transport.InConfig, `{"url":"amqps://x","auth":"external"}`, []string{"auth"}},
+		{transport.InSource, `{"kind":"topic","routing_key":"a","prefetch":0,"expires":"soon","delivery_limit":3}`, []string{"kind", "prefetch", "delivery_limit", "expires"}},
+		{transport.InSource, `{"kind":"queue","routing_key":"a","queue":"b"}`, []string{"routing_key", "queue"}},
+		{transport.InSink, `{"routing_key":"a","window":0,"max_length":0,"queue_type":"stream","overflow":"x","exchange_type":"y"}`, []string{"routing_key", "window", "queue_type", "overflow", "exchange_type", "max_length"}},
+		{transport.InSink, `{"kind":"exchange"}`, []string{"address"}},
+		{transport.InSink, `{"no_such_option":1}`, []string{""}},
+	} {
+		var req transport.ValidateRequest
+		raw := json.RawMessage(test.given)
+		switch test.where {
+		case transport.InConfig:
+			req.Config = raw
+		case transport.InSource:
+			req.Sources = []transport.Source{{Address: "a", Options: raw}}
+		case transport.InSink:
+			req.Sinks = []transport.Sink{{Options: raw}}
+		}
+		res, err := New(slog.New(slog.DiscardHandler)).Validate(t.Context(), req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got []string
+		for _, p := range res.Problems {
+			got = append(got, strings.Join(p.Path, "."))
+			if p.Where != test.where {
+				t.Errorf("%s: problem %+v is in another part", test.given, p)
+			}
+		}
+		if !slices.Equal(got, test.want) {
+			t.Errorf("%s: problems at %q, want %q", test.given, got, test.want)
+		}
+	}
+}
+
+func TestNoProblemTellsThePassword(t *testing.T) {
+	for _, url := range []string{
+		"amqp://user:hunter2/secret@host", "amqp://user:hunter2%zz@host", "amqp://user:hunter2 x@host", "amqp:user:hunter2@host",
+		"://user:hunter2@host", "http://user:hunter2@host", "amqp://user:hunter2@host?x=1", "amqp://user:hunter2@host:port",
+	} {
+		raw, err := json.Marshal(map[string]string{"url": url})
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, ps := parseConfig(raw)
+		if len(ps) == 0 {
+			t.Errorf("%s: nothing is wrong with it", url)
+		}
+		if err := ps.err(); err != nil && strings.Contains(err.Error(), "hunter2") {
+			t.Errorf("%s: %v", url, err)
+		}
+	}
+}
+
+func TestOwnQueueFitsAndDiffers(t *testing.T) {
+	long := strings.Repeat("x", 300)
+	a, b := ownQueue("site/broker", long+"a"), ownQueue("site/broker", long+"b")
+	if len(a) > maxShort || len(b) > maxShort || a == b {
+		t.Errorf("names are %q and %q", a, b)
+	}
+	if got := ownQueue("site/work", "feed"); got != "flogate.site/work.feed" {
+		t.Errorf("the name is %q", got)
+	}
+}
+
+// TestPlaces: a feed whose ends are one place has nothing to carry.
+func TestPlaces(t *testing.T) {
+	place := func(src, sink string) (string, string) {
+		s, _ := parseSource("", transport.Source{Address: "a", Options: json.RawMessage(src)})
+		d, _ := parseSink(transport.Sink{Address: "a", Options: json.RawMessage(sink)})
+		return s.traits().Place, d.traits().Place
+	}
+	for _, test := range []struct {
+		src, sink string
+		one       bool
+	}{
+		{`{}`, `{}`, true},
+		{`{"kind":"queue"}`, `{}`, true},
+		{`{"kind":"exchange"}`, `{"kind":"exchange"}`, true},
+		{`{"kind":"exchange"}`, `{}`, false},
+		{`{"kind":"queue"}`, `{"kind":"exchange"}`, false},
+	} {
+		if src, sink := place(test.src, test.sink); (src == sink) != test.one {
+			t.Errorf("%s and %s are %q and %q", test.src, test.sink, src, sink)
+		}
+	}
+}
