@@ -1,0 +1,103 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"strings"
+	"sync"
+
+	"github.com/flogate/flogate/core/plugin"
+	"github.com/flogate/flogate/core/transport"
+)
+
+// guests are drivers for as long as something is asked of them: what a site file means, what a plugin says of itself.
+// flogate's own are asked in this process; those of a plugin folder are launched, and ended by close.
+type guests struct {
+	log  *slog.Logger
+	host *plugin.Host // launched for the first that needs it
+	stop func()
+}
+
+func newGuests(log *slog.Logger) *guests { return &guests{log: log, stop: func() {}} }
+
+// close ends the processes that were launched. It blocks until they are gone.
+func (g *guests) close() { g.stop() }
+
+// executables returns what serves each transport, with a folder of plugins or without.
+func executables(directory string) ([]plugin.Executable, error) {
+	own, err := plugin.BuiltIns(builtinNames()...)
+	if err != nil {
+		return nil, err
+	}
+	return plugin.Find(directory, own)
+}
+
+// types returns the transports that there are. A folder that cannot be read has none.
+func (g *guests) types(directory string) []string {
+	found, err := executables(directory)
+	if err != nil {
+		return builtinNames()
+	}
+	var names []string
+	for _, e := range found {
+		names = append(names, e.Type)
+	}
+	return names
+}
+
+// driver returns the driver of a transport.
+func (g *guests) driver(_ context.Context, directory, transportType string) (transport.Driver, error) {
+	found, err := executables(directory)
+	if err != nil {
+		return nil, err
+	}
+	for _, e := range found {
+		if e.Type == transportType {
+			return g.open(e)
+		}
+	}
+	return nil, fmt.Errorf("there is no transport %q; there are %s", transportType, strings.Join(g.types(directory), ", "))
+}
+
+func (g *guests) open(e plugin.Executable) (transport.Driver, error) {
+	switch {
+	case e.Problem != nil:
+		return nil, e.Problem
+	case e.BuiltIn:
+		return builtins()[e.Type](g.log), nil
+	}
+	if g.host == nil {
+		if err := g.launch(); err != nil {
+			return nil, err
+		}
+	}
+	return g.host.Use(e, ""), nil
+}
+
+func (g *guests) launch() error {
+	dir, err := os.MkdirTemp("", "flogate-")
+	if err != nil {
+		return err
+	}
+	host, err := plugin.New(plugin.Config{RunDir: dir, Log: g.log})
+	if err != nil {
+		return errors.Join(err, os.RemoveAll(dir))
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	var running sync.WaitGroup
+	running.Go(func() {
+		if err := host.Run(ctx); err != nil {
+			g.log.Warn("plugins did not end cleanly", "error", err)
+		}
+	})
+	g.host = host
+	g.stop = func() {
+		cancel()
+		running.Wait()
+		_ = os.RemoveAll(dir) // it is a folder of sockets without processes
+	}
+	return nil
+}

@@ -1,0 +1,172 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"net/url"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/flogate/flogate/core/config"
+	"github.com/flogate/flogate/core/transport"
+	"github.com/flogate/flogate/plugins/amqp"
+	"github.com/flogate/flogate/plugins/mqtt"
+	"github.com/flogate/flogate/plugins/nats"
+)
+
+// builtins are the transports that are in this program.
+func builtins() map[string]func(*slog.Logger) transport.Driver {
+	return map[string]func(*slog.Logger) transport.Driver{"amqp": amqp.New, "mqtt": mqtt.New, "nats": nats.New}
+}
+
+func builtinNames() []string { return slices.Sorted(maps.Keys(builtins())) }
+
+// load loads a site file, and shows what is wrong with it. Its error has been shown.
+func (a *app) load(ctx context.Context, path string) (*config.Site, error) {
+	log, err := a.logger()
+	if err != nil {
+		return nil, err
+	}
+	site, diags, err := loadSite(ctx, path, log)
+	if diags != nil {
+		if werr := diags.Write(a.stderr, isTerminal(a.stderr)); werr != nil {
+			return nil, werr
+		}
+	}
+	if err != nil {
+		return nil, &exitError{exitConfig, err}
+	}
+	return site, nil
+}
+
+// loadSite loads a site file, and checks what can be checked before anything runs. The diagnostics are never nil. With
+// errors among them the error is errReported; an edge that must not run is another error.
+func loadSite(ctx context.Context, path string, log *slog.Logger) (*config.Site, *config.Diagnostics, error) {
+	guests := newGuests(log)
+	defer guests.close()
+	site, diags := config.Load(ctx, path, config.Options{Driver: guests.driver, Transports: guests.types})
+	if diags.HasErrors() {
+		return nil, diags, errReported
+	}
+	plan, err := makePlan(site)
+	if err != nil {
+		return nil, diags, err
+	}
+	if errs := refusals(plan); len(errs) > 0 {
+		return nil, diags, errors.Join(errs...)
+	}
+	return site, diags, nil
+}
+
+func (a *app) validateCommand() *cobra.Command {
+	var site string
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use:   "validate SITE.HCL",
+		Short: "Check a site file without any broker",
+		Long: `Checks a site file with everything that it names: graphs, participants, the settings
+of each transport. It says everything that is wrong at once, and connects to nothing.
+Exit code 3 means that something is wrong.`,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if len(args) == 1 && site == "" {
+				site = args[0]
+			} else if len(args) > 0 || site == "" {
+				return usagef("validate wants one site file")
+			}
+			if asJSON {
+				return a.validateJSON(cmd.Context(), site)
+			}
+			s, err := a.load(cmd.Context(), site)
+			if err != nil {
+				return err
+			}
+			_, err = fmt.Fprintf(a.stdout, "%s is valid: %s, %s, %s\n", site, count(len(s.Brokers), "broker"),
+				count(len(s.Graphs), "graph"), count(len(s.Participants), "participant"))
+			return err
+		},
+	}
+	cmd.Flags().StringVarP(&site, "config", "c", "", "the site file")
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	return cmd
+}
+
+func (a *app) validateJSON(ctx context.Context, path string) error {
+	log, err := a.logger()
+	if err != nil {
+		return err
+	}
+	_, diags, loadErr := loadSite(ctx, path, log)
+	out := struct {
+		Valid       bool                `json:"valid"`
+		Diagnostics []config.Diagnostic `json:"diagnostics"`
+	}{loadErr == nil, append([]config.Diagnostic{}, diags.List...)}
+	if loadErr != nil && !errors.Is(loadErr, errReported) {
+		out.Diagnostics = append(out.Diagnostics, config.Diagnostic{
+			Severity: config.Error, Summary: loadErr.Error(), Where: config.Range{File: path},
+		})
+	}
+	if err := json.NewEncoder(a.stdout).Encode(out); err != nil {
+		return err
+	}
+	if loadErr != nil {
+		return &exitError{exitConfig, errReported}
+	}
+	return nil
+}
+
+func count(n int, what string) string {
+	if n == 1 {
+		return "1 " + what
+	}
+	return fmt.Sprintf("%d %ss", n, what)
+}
+
+// driverFor finds the driver and the configuration of the broker that a command names.
+func (a *app) driverFor(ctx context.Context, w where, log *slog.Logger) (transport.Driver, transport.ConnectRequest, error) {
+	none := transport.ConnectRequest{}
+	if w.site != "" {
+		site, err := a.load(ctx, w.site)
+		if err != nil {
+			return nil, none, err
+		}
+		b := site.Broker(w.broker)
+		if b == nil {
+			var names []string
+			for _, b := range site.Brokers {
+				names = append(names, b.ID())
+			}
+			return nil, none, usagef("%s has no broker %q; it has %s", w.site, w.broker, strings.Join(names, ", "))
+		}
+		open := builtins()[b.Type]
+		if open == nil {
+			return nil, none, fmt.Errorf("%s is no transport of flogate's own: send and dump work only with these (%s)",
+				b.Type, strings.Join(builtinNames(), ", "))
+		}
+		return open(log), transport.ConnectRequest{Name: site.Name + "/" + b.ID() + "/cli", Config: b.Config.JSON()}, nil
+	}
+	u, err := url.Parse(w.broker)
+	if err != nil || u.Scheme == "" || u.Host == "" {
+		return nil, none, usagef("--broker is %q: it is a URL like mqtt://127.0.0.1, or with --config a name like mqtt.house",
+			redactURL(w.broker))
+	}
+	var schemes []string
+	for _, name := range builtinNames() {
+		driver := builtins()[name](log)
+		d, err := driver.Describe(ctx)
+		if err != nil {
+			return nil, none, err
+		}
+		if slices.Contains(d.Schemes, u.Scheme) {
+			config, err := json.Marshal(map[string]string{"url": w.broker})
+			return driver, transport.ConnectRequest{Name: "cli", Config: config}, err
+		}
+		schemes = append(schemes, d.Schemes...)
+	}
+	return nil, none, usagef("no transport for %s://; there are %s", u.Scheme, strings.Join(schemes, ", "))
+}

@@ -1,0 +1,155 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/fsnotify/fsnotify"
+
+	"github.com/flogate/flogate/core/config"
+)
+
+// settleTime is how long a file must have been left alone before it is read: editors write in several steps.
+const settleTime = 200 * time.Millisecond
+
+// watch loads the site again when somebody says so or changes a file, until ctx ends. working is the life of what it starts.
+func (r *runner) watch(ctx, working context.Context) {
+	hup := make(chan os.Signal, 1)
+	signal.Notify(hup, syscall.SIGHUP)
+	defer signal.Stop(hup)
+	watcher, err := fsnotify.NewWatcher()
+	if err != nil {
+		// SIGHUP still works, and carrying messages does not need it.
+		r.log.Warn("changes of the site file are not noticed by themselves", "error", err)
+		watcher = &fsnotify.Watcher{} // whose channels never say anything
+		r.files = nil
+	} else {
+		defer func() { _ = watcher.Close() }()
+	}
+	watched := r.follow(watcher, nil)
+	settled := time.NewTimer(time.Hour)
+	settled.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-hup:
+		case e := <-watcher.Events:
+			if slices.Contains(r.files, e.Name) && !e.Has(fsnotify.Chmod) {
+				settled.Reset(settleTime)
+			}
+			continue
+		case err := <-watcher.Errors:
+			r.log.Warn("changes of the site file may not be noticed", "error", err)
+			continue
+		case <-settled.C:
+		}
+		r.again(ctx, working)
+		watched = r.follow(watcher, watched)
+	}
+}
+
+// follow watches the folders of the site's files: a file that an editor replaces is another file of the same name.
+func (r *runner) follow(watcher *fsnotify.Watcher, watched []string) []string {
+	for _, f := range r.files {
+		dir := filepath.Dir(f)
+		if slices.Contains(watched, dir) {
+			continue
+		}
+		if err := watcher.Add(dir); err != nil {
+			r.log.Warn("changes are not noticed by themselves", "folder", dir, "error", err)
+		}
+		watched = append(watched, dir)
+	}
+	return watched
+}
+
+// again loads the site and applies the difference. What goes wrong is said, and the old state goes on.
+func (r *runner) again(ctx, working context.Context) {
+	site, diags, err := loadSite(ctx, r.path, r.log)
+	r.files = diags.Files
+	var said strings.Builder
+	if werr := diags.Write(&said, false); werr != nil {
+		r.log.Error("diagnostics lost", "error", werr)
+	}
+	_, _ = io.WriteString(r.app.stderr, said.String())
+	if err == nil {
+		err = fixed(r.site, site)
+	}
+	if err == nil {
+		err = r.apply(working, site)
+	}
+	r.mu.Lock()
+	r.reload = ""
+	if err != nil {
+		r.reload = strings.TrimSpace(said.String())
+		if !errors.Is(err, errReported) {
+			r.reload = err.Error()
+		}
+	}
+	r.mu.Unlock()
+	if err != nil {
+		r.log.Error("site file not taken over, the old one stays in force", "file", r.path, "error", err)
+		return
+	}
+	r.log.Info("site file taken over", "file", r.path)
+}
+
+// fixed refuses what cannot be changed while the gateway runs.
+func fixed(old, site *config.Site) error {
+	if old.DataDir != site.DataDir {
+		return errors.New("data_dir cannot be changed while the gateway runs: restart it")
+	}
+	if old.Name != site.Name {
+		return errors.New("the site's name cannot be changed while the gateway runs, because brokers keep state under it: restart it")
+	}
+	return nil
+}
+
+// lockData makes the data folder and locks it: two gateways of one site would take each other's sessions.
+func lockData(dir string) (unlock func(), err error) {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, fmt.Errorf("data_dir: %w", err)
+	}
+	path := filepath.Join(dir, "flogate.lock")
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("data_dir: %w", err)
+	}
+	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		holder, _ := io.ReadAll(io.LimitReader(f, 32))
+		_ = f.Close()
+		return nil, fmt.Errorf("data_dir %s is in use by another flogate (process %s): end it, or give this site a data_dir of its own",
+			dir, strings.TrimSpace(string(holder)))
+	}
+	if err := errors.Join(f.Truncate(0), writeAt(f, strconv.Itoa(os.Getpid()))); err != nil {
+		_ = f.Close()
+		return nil, fmt.Errorf("data_dir: %w", err)
+	}
+	return func() { _ = f.Close() }, nil // closing unlocks; the file stays, or a third would lock another one
+}
+
+func writeAt(f *os.File, s string) error {
+	_, err := f.WriteAt([]byte(s), 0)
+	return err
+}
+
+// brokerURL returns the url setting of a broker, which most transports have.
+func brokerURL(config json.RawMessage) string {
+	var c struct {
+		URL string `json:"url"`
+	}
+	_ = json.Unmarshal(config, &c) // a configuration without one has none
+	return c.URL
+}

@@ -1,0 +1,428 @@
+package main
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"net"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/flogate/flogate/core/admin"
+	"github.com/flogate/flogate/core/config"
+	"github.com/flogate/flogate/core/embedded"
+	"github.com/flogate/flogate/core/library"
+	"github.com/flogate/flogate/core/network"
+	"github.com/flogate/flogate/core/plugin"
+	"github.com/flogate/flogate/core/supervise"
+	"github.com/flogate/flogate/core/transport"
+)
+
+func (a *app) runCommand() *cobra.Command {
+	var site string
+	cmd := &cobra.Command{
+		Use:   "run --config SITE.HCL",
+		Short: "Run a site",
+		Long: `Runs a site until SIGTERM or Ctrl-C; then it takes no more messages, settles what is
+in flight, and ends. A second signal ends it at once.
+
+SIGHUP, and any change of the site file or of a file that it names, loads the site
+again: the difference is applied, and what has not changed is not touched. A site that
+is not valid changes nothing, and is said.`,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if len(args) == 1 && site == "" {
+				site = args[0]
+			} else if len(args) > 0 || site == "" {
+				return usagef("run wants one site file: --config site.hcl")
+			}
+			return a.runSite(cmd.Context(), site)
+		},
+	}
+	cmd.Flags().StringVarP(&site, "config", "c", "", "the site file")
+	_ = cmd.MarkFlagFilename("config", "hcl") // the flag exists
+	return cmd
+}
+
+// runner runs a site: it turns what the site file says into what runs, each time that it changes.
+type runner struct {
+	app     *app
+	log     *slog.Logger
+	path    string
+	started time.Time
+	host    *plugin.Host
+	net     *network.Network
+	tasks   *tasks
+
+	mu           sync.Mutex
+	site         *config.Site
+	files        []string // what a change of which means that the site has to be loaded again
+	reload       string   // why the last change was not taken over
+	processes    map[string]*plugin.Process
+	own          map[string]admin.Plugin // the embedded brokers
+	participants map[string]admin.Participant
+	listening    *adminListener
+}
+
+// adminListener is where operators are answered.
+type adminListener struct {
+	address string
+	net.Listener
+}
+
+// runSite runs a site until ctx ends. The order of the end is the reverse of the way of a message: the network settles what
+// is in flight while brokers and plugins are still there.
+func (a *app) runSite(ctx context.Context, path string) error {
+	log, err := a.logger()
+	if err != nil {
+		return err
+	}
+	// A second signal shall find nobody who listens to it, and end the process.
+	context.AfterFunc(ctx, func() { signal.Reset(os.Interrupt, syscall.SIGTERM) })
+
+	site, diags, err := loadSite(ctx, path, log)
+	if werr := diags.Write(a.stderr, isTerminal(a.stderr)); werr != nil {
+		return werr
+	}
+	if err != nil {
+		return &exitError{exitConfig, err}
+	}
+	unlock, err := lockData(site.DataDir)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	host, err := plugin.New(plugin.Config{RunDir: runDir(site), Log: log, LogLevel: a.logLevel.Level()})
+	if err != nil {
+		return err
+	}
+	r := &runner{
+		app: a, log: log, path: path, started: time.Now(), host: host, tasks: newTasks(log),
+		net:          network.New(network.Config{Drain: site.Drain, Log: log}),
+		processes:    make(map[string]*plugin.Process),
+		own:          make(map[string]admin.Plugin),
+		participants: make(map[string]admin.Participant),
+		files:        diags.Files,
+	}
+	return r.run(ctx, site)
+}
+
+func (r *runner) run(ctx context.Context, site *config.Site) error {
+	life, end := context.WithCancel(context.WithoutCancel(ctx))
+	defer end()
+	var hosting sync.WaitGroup
+	hosting.Go(func() {
+		if err := r.host.Run(life); err != nil {
+			r.log.Warn("plugins did not end cleanly", "error", err)
+		}
+	})
+	defer hosting.Wait()
+	defer end() // before the wait
+	working, stop := context.WithCancel(life)
+	defer r.tasks.wait()
+	defer stop() // before that wait
+
+	if err := r.apply(working, site); err != nil {
+		return err
+	}
+	r.announce()
+	var watching sync.WaitGroup
+	defer watching.Wait()
+	watching.Go(func() { r.watch(ctx, working) })
+	watching.Go(func() { r.show(ctx) })
+	err := r.net.Run(ctx)
+	r.log.Info("stopped carrying messages")
+	return err
+}
+
+// apply makes what runs what a site says. When it fails nothing has changed.
+func (r *runner) apply(ctx context.Context, site *config.Site) error {
+	plan, err := makePlan(site)
+	if err != nil {
+		return err
+	}
+	brokers, processes, err := r.brokers(site)
+	if err != nil {
+		return err
+	}
+	if err := r.listen(site.Listen.Admin); err != nil {
+		return err
+	}
+	r.mu.Lock()
+	unused := r.processes
+	r.processes, r.site = processes, site
+	r.mu.Unlock()
+	r.net.Apply(network.Wanted{Brokers: brokers, Plan: plan})
+	r.tasks.apply(ctx, r.wanted(site))
+	// Released after the network knows better: a process that goes on being used must not end in between.
+	for _, p := range unused {
+		p.Release()
+	}
+	return nil
+}
+
+// brokers returns the brokers of a site, and the processes that serve them, one handle for each.
+func (r *runner) brokers(site *config.Site) ([]network.Broker, map[string]*plugin.Process, error) {
+	found, err := executables(site.Plugins.Directory)
+	if err != nil {
+		return nil, nil, err
+	}
+	var brokers []network.Broker
+	processes := make(map[string]*plugin.Process)
+	for _, b := range site.Brokers {
+		i := slices.IndexFunc(found, func(e plugin.Executable) bool { return e.Type == b.Type })
+		if i < 0 {
+			return nil, nil, fmt.Errorf("broker %s: there is no transport %q", b.ID(), b.Type)
+		}
+		nb := network.Broker{
+			ID:      b.ID(),
+			Version: brokerVersion(b, found[i]),
+			Request: transport.ConnectRequest{Name: site.Name + "/" + b.ID(), Config: b.Config.JSON()},
+		}
+		switch {
+		case found[i].Problem != nil:
+			return nil, nil, fmt.Errorf("broker %s: %w", b.ID(), found[i].Problem)
+		case b.Isolation == config.IsolationNone && !found[i].BuiltIn:
+			return nil, nil, fmt.Errorf("broker %s: isolation = \"none\" is for flogate's own transports, and %s is served by %s",
+				b.ID(), b.Type, found[i].Path)
+		case b.Isolation == config.IsolationNone:
+			driver := builtins()[b.Type](r.log.With("broker", b.ID()))
+			nb.Driver = func(context.Context) (transport.Driver, error) { return driver, nil }
+		default:
+			key := ""
+			if b.Isolate {
+				key = b.ID()
+			}
+			p := r.host.Use(found[i], key)
+			processes[b.ID()] = p
+			nb.Driver = p.Driver
+		}
+		brokers = append(brokers, nb)
+	}
+	return brokers, processes, nil
+}
+
+// brokerVersion changes when a broker has to be connected anew. It is a hash because the configuration holds secrets.
+func brokerVersion(b config.Broker, e plugin.Executable) string {
+	h := sha256.New()
+	fmt.Fprintln(h, b.Config.Reveal(), b.Isolation, b.Isolate, e.Path, e.Args)
+	if info, err := os.Stat(e.Path); err == nil {
+		fmt.Fprintln(h, info.Size(), info.ModTime().UnixNano()) // an upgraded plugin is another one
+	}
+	return hex.EncodeToString(h.Sum(nil))
+}
+
+// wanted are the tasks beside the network.
+func (r *runner) wanted(site *config.Site) map[string]task {
+	wanted := make(map[string]task)
+	for _, e := range site.Embedded {
+		wanted["embedded "+e.Name] = task{version: fmt.Sprint(e), run: func(ctx context.Context) error { return r.embed(ctx, e) }}
+	}
+	for _, p := range site.Participants {
+		if len(p.Command) > 0 {
+			wanted["participant "+p.Role] = task{
+				version: participantVersion(site, p),
+				run:     func(ctx context.Context) error { return r.play(ctx, site, p) },
+			}
+		}
+	}
+	if l := r.listening; l != nil {
+		wanted["admin"] = task{
+			version: l.address,
+			run:     func(ctx context.Context) error { return admin.Serve(ctx, l, admin.Handler(r.status), r.log) },
+		}
+	}
+	return wanted
+}
+
+func participantVersion(site *config.Site, p config.Participant) string {
+	h := sha256.New()
+	fmt.Fprintln(h, site.Dir, p.Command, participantEnv(site, p))
+	return hex.EncodeToString(h.Sum(nil))
+}
+
+func (r *runner) embed(ctx context.Context, e config.Embedded) error {
+	name := "embedded." + e.Name
+	child := embedded.Child{
+		NATS: e.NATS, MQTT: e.MQTT, DataDir: e.DataDir, Log: r.log.With("embedded", e.Name),
+		OnChange: func(s supervise.Status) {
+			p := admin.Plugin{Name: name, State: s.State.String(), Since: time.Now(), Restarts: s.Restarts, Up: s.State == supervise.Running}
+			if s.Err != nil && !p.Up {
+				p.Reason = s.Err.Error()
+				r.log.Error("embedded broker does not run", "embedded", e.Name, "error", s.Err, "retry_in", s.Wait)
+			}
+			r.mu.Lock()
+			r.own[name] = p
+			r.mu.Unlock()
+		},
+	}
+	defer func() {
+		r.mu.Lock()
+		delete(r.own, name)
+		r.mu.Unlock()
+	}()
+	return child.Run(ctx)
+}
+
+func (r *runner) play(ctx context.Context, site *config.Site, p config.Participant) error {
+	defer func() {
+		r.mu.Lock()
+		delete(r.participants, p.Role)
+		r.mu.Unlock()
+	}()
+	return library.Participant{
+		Role: p.Role, Command: p.Command, Dir: site.Dir, Env: participantEnv(site, p), Log: r.log,
+		Changed: func(s library.Status) {
+			r.mu.Lock()
+			defer r.mu.Unlock()
+			r.participants[p.Role] = admin.Participant{
+				Role: p.Role, State: s.State, Reason: s.Reason, Since: s.Since, PID: s.PID, Restarts: s.Restarts,
+			}
+		},
+	}.Run(ctx)
+}
+
+// participantEnv tells a participant its broker, as MsgFlo's coordinator does.
+func participantEnv(site *config.Site, p config.Participant) []string {
+	var env []string
+	if b := site.Broker(p.Broker); b != nil {
+		if url := brokerURL(b.Config.JSON()); url != "" {
+			env = append(env, "MSGFLO_BROKER="+url)
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(p.Env)) {
+		env = append(env, name+"="+p.Env[name].Reveal())
+	}
+	return env
+}
+
+// listen opens the admin address, if it is another one than before.
+func (r *runner) listen(address string) error {
+	if r.listening != nil && r.listening.address == address || r.listening == nil && address == "" {
+		return nil
+	}
+	if address == "" {
+		r.listening = nil
+		return nil
+	}
+	l, err := (&net.ListenConfig{}).Listen(context.Background(), "tcp", address)
+	if errors.Is(err, syscall.EADDRINUSE) {
+		return fmt.Errorf("listen.admin: %s is taken by another program: end it, or choose another address", address)
+	}
+	if err != nil {
+		return fmt.Errorf("listen.admin: %w", err)
+	}
+	r.listening = &adminListener{address: address, Listener: l}
+	return nil
+}
+
+// announce prints what a person can open.
+func (r *runner) announce() {
+	out := r.app.stdout
+	fmt.Fprintf(out, "site %s runs: %s, %s\n", r.site.Name, count(len(r.site.Brokers), "broker"), count(len(r.site.Graphs), "graph"))
+	if l := r.listening; l != nil {
+		fmt.Fprintf(out, "  status   http://%s/status   (or: flogate status --admin %[1]s)\n", l.Addr())
+		fmt.Fprintf(out, "  metrics  http://%s/metrics\n", l.Addr())
+	}
+}
+
+// status is what operators see.
+func (r *runner) status() admin.Status {
+	s := r.net.Status()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	out := admin.Status{
+		Site: r.site.Name, Version: version(), Started: r.started, Reload: r.reload,
+		Edges: []admin.Edge{}, Brokers: []admin.Broker{}, Plugins: []admin.Plugin{}, Participants: []admin.Participant{},
+	}
+	for _, e := range s.Edges {
+		out.Edges = append(out.Edges, admin.Edge{
+			ID: e.ID, Graph: e.Graph, State: string(e.State), Reason: e.Reason, Since: e.Since,
+			Source: admin.Place(e.Source), Sink: admin.Place(e.Sink),
+			Guarantee: string(e.Guarantee), Weakness: e.Weakness,
+			Messages: e.Messages, Bytes: e.Bytes, Rate: e.Rate, InFlight: e.InFlight, OldestSeconds: e.OldestAge.Seconds(),
+			Redelivered: e.Redelivered, DeadLetters: e.DeadLetters, Rejected: e.Rejected,
+		})
+	}
+	for _, b := range s.Brokers {
+		out.Brokers = append(out.Brokers, admin.Broker{
+			ID: b.ID, State: string(b.Phase), Reason: b.Reason, Since: b.Since, Connects: b.Connects,
+			Product: b.Info.Product, Warnings: b.Info.Warnings,
+		})
+	}
+	for _, p := range r.host.States() {
+		name := p.Type
+		if p.Key != "" {
+			name = p.Key
+		}
+		out.Plugins = append(out.Plugins, admin.Plugin{
+			Name: name, State: string(p.Phase), Reason: p.Reason, Since: p.Since, PID: p.Pid, Restarts: p.Restarts,
+			Up: p.Phase == plugin.Ready,
+		})
+	}
+	for _, name := range slices.Sorted(maps.Keys(r.own)) {
+		out.Plugins = append(out.Plugins, r.own[name])
+	}
+	for _, role := range slices.Sorted(maps.Keys(r.participants)) {
+		out.Participants = append(out.Participants, r.participants[role])
+	}
+	return out
+}
+
+// show prints a line for an edge when something has changed on it: its state at once, its rate now and then.
+func (r *runner) show(ctx context.Context) {
+	const (
+		look = time.Second
+		pace = 5 * time.Second // between two lines of one edge that only carries
+	)
+	type line struct {
+		state, reason string
+		messages      uint64
+		at            time.Time
+	}
+	shown := make(map[string]line)
+	tick := time.NewTicker(look)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
+		for _, e := range r.net.Status().Edges {
+			old, now := shown[e.ID], time.Now()
+			moved := e.Messages != old.messages && now.Sub(old.at) >= pace
+			if old.state == string(e.State) && old.reason == e.Reason && !moved {
+				continue
+			}
+			shown[e.ID] = line{string(e.State), e.Reason, e.Messages, now}
+			text := fmt.Sprintf("%-40s  %-8s  %8.1f/s  %10d messages", e.ID, e.State, e.Rate, e.Messages)
+			if e.Reason != "" {
+				text += "  " + e.Reason
+			}
+			fmt.Fprintln(r.app.stdout, strings.TrimRight(text, " "))
+		}
+	}
+}
+
+// runDir is the folder for the sockets of a site's plugins: short, because a socket's path may have 107 bytes, and the same
+// for every run of a site, so that what a killed gateway has left is wiped by the next.
+func runDir(site *config.Site) string {
+	sum := sha256.Sum256([]byte(site.DataDir))
+	name := "flogate-" + hex.EncodeToString(sum[:4])
+	if dir := os.Getenv("XDG_RUNTIME_DIR"); dir != "" {
+		return filepath.Join(dir, name)
+	}
+	return filepath.Join(os.TempDir(), fmt.Sprintf("%s-%d", name, os.Getuid()))
+}

@@ -1,0 +1,119 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/flogate/flogate/core/admin"
+)
+
+func (a *app) statusCommand() *cobra.Command {
+	var address, site string
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use:   "status",
+		Short: "Ask the running gateway how everything is doing",
+		Long: `Asks the gateway that listens at the admin address. With --config the address is
+taken from the site file. Exit code 5 means that nobody answers there.`,
+		Args: noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if site != "" && !cmd.Flags().Changed("admin") {
+				s, err := a.load(cmd.Context(), site)
+				if err != nil {
+					return err
+				}
+				if s.Listen.Admin == "" {
+					return fmt.Errorf("%s has no listen.admin: nobody can be asked", site)
+				}
+				address = s.Listen.Admin
+			}
+			body, err := fetchStatus(cmd.Context(), address)
+			if err != nil {
+				return &exitError{exitUnreachable, err}
+			}
+			if asJSON {
+				_, err := a.stdout.Write(body)
+				return err
+			}
+			var s admin.Status
+			if err := json.Unmarshal(body, &s); err != nil {
+				return fmt.Errorf("what answers at %s is no flogate: %w", address, err)
+			}
+			return printStatus(a.stdout, s, time.Now())
+		},
+	}
+	cmd.Flags().StringVar(&address, "admin", "127.0.0.1:3570", "the admin address of the gateway")
+	cmd.Flags().StringVarP(&site, "config", "c", "", "the site file of the gateway")
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	return cmd
+}
+
+func fetchStatus(ctx context.Context, address string) ([]byte, error) {
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+address+"/status", nil)
+	if err != nil {
+		return nil, err
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return nil, fmt.Errorf("no gateway answers at %s (is it running? --admin and --config say where to ask): %w", address, err)
+	}
+	defer func() { _ = resp.Body.Close() }()
+	body, err := io.ReadAll(io.LimitReader(resp.Body, 64<<20))
+	if err == nil && resp.StatusCode != http.StatusOK {
+		err = fmt.Errorf("what answers at %s is no flogate: %s", address, resp.Status)
+	}
+	return body, err
+}
+
+func printStatus(w io.Writer, s admin.Status, now time.Time) error {
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	age := func(since time.Time) string { return now.Sub(since).Round(time.Second).String() }
+	fmt.Fprintf(t, "site %s, flogate %s, up for %s\n", s.Site, s.Version, age(s.Started))
+	if s.Reload != "" {
+		fmt.Fprintf(t, "the last change of the site file was not taken over:\n%s\n", s.Reload)
+	}
+	if len(s.Edges) > 0 {
+		fmt.Fprint(t, "\nEDGE\tSTATE\tFOR\tRATE\tMESSAGES\tIN FLIGHT\tDEAD\tGUARANTEE\tREASON\n")
+	}
+	for _, e := range s.Edges {
+		fmt.Fprintf(t, "%s\t%s\t%s\t%.1f/s\t%d\t%d\t%d\t%s\t%s\n",
+			e.ID, e.State, age(e.Since), e.Rate, e.Messages, e.InFlight, e.DeadLetters, e.Guarantee, e.Reason)
+	}
+	if len(s.Brokers) > 0 {
+		fmt.Fprint(t, "\nBROKER\tSTATE\tFOR\tCONNECTS\tPRODUCT\tREASON\n")
+	}
+	for _, b := range s.Brokers {
+		fmt.Fprintf(t, "%s\t%s\t%s\t%d\t%s\t%s\n", b.ID, b.State, age(b.Since), b.Connects, b.Product,
+			strings.Join(append(nonEmpty(b.Reason), b.Warnings...), "; "))
+	}
+	if len(s.Plugins) > 0 {
+		fmt.Fprint(t, "\nPLUGIN\tSTATE\tFOR\tPID\tRESTARTS\tREASON\n")
+	}
+	for _, p := range s.Plugins {
+		fmt.Fprintf(t, "%s\t%s\t%s\t%d\t%d\t%s\n", p.Name, p.State, age(p.Since), p.PID, p.Restarts, p.Reason)
+	}
+	if len(s.Participants) > 0 {
+		fmt.Fprint(t, "\nPARTICIPANT\tSTATE\tFOR\tPID\tRESTARTS\tREASON\n")
+	}
+	for _, p := range s.Participants {
+		fmt.Fprintf(t, "%s\t%s\t%s\t%d\t%d\t%s\n", p.Role, p.State, age(p.Since), p.PID, p.Restarts, p.Reason)
+	}
+	return t.Flush()
+}
+
+func nonEmpty(s string) []string {
+	if s == "" {
+		return nil
+	}
+	return []string{s}
+}
