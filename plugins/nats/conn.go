@@ -30,6 +30,8 @@ type conn struct {
 	api  string // prefix of the JetStream API: "$JS.API"
 	info transport.ConnInfo
 
+	version string // of the server: "2.15.2"
+
 	done chan struct{} // closed when the connection has ended
 	wg   sync.WaitGroup
 
@@ -107,8 +109,9 @@ func (d *driver) Connect(ctx context.Context, req transport.ConnectRequest) (tra
 		<-c.done
 		return nil, transport.Permanent(err)
 	}
+	c.version = nc.ConnectedServerVersion()
 	c.info = transport.ConnInfo{
-		Product: "nats-server " + nc.ConnectedServerVersion(),
+		Product: "nats-server " + c.version,
 		MaxBody: nc.MaxPayload(),
 	}
 	if cluster := nc.ConnectedClusterName(); cluster != "" {

@@ -28,9 +28,9 @@ func (c *conn) stream(ctx context.Context, name string, create *streamOptions, a
 	return s, c.failure(err)
 }
 
-// serverAtLeast compares the version of the server that this connection is to.
+// serverAtLeast compares the version of the server.
 func (c *conn) serverAtLeast(major, minor int) bool {
-	parts := strings.SplitN(c.nc.ConnectedServerVersion(), ".", 3)
+	parts := strings.SplitN(c.version, ".", 3)
 	if len(parts) < 2 {
 		return false
 	}
