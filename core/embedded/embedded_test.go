@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
+	"path/filepath"
 	"strings"
 	"sync"
 	"syscall"
@@ -261,6 +262,19 @@ func TestBadAddressIsAnError(t *testing.T) {
 		if err := rejected(t, o); !strings.Contains(err.Error(), "nats address") {
 			t.Fatalf("%q: %v", addr, err)
 		}
+	}
+}
+
+func TestBrokenStoreIsAnErrorAndNotTheEndOfTheProcess(t *testing.T) {
+	o := anyPort(t)
+	if err := os.WriteFile(filepath.Join(o.DataDir, "nats"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := rejected(t, o); !strings.Contains(err.Error(), "JetStream") {
+		t.Fatal(err)
+	}
+	if !holderIsGone(o.DataDir) {
+		t.Fatal("the folder is still locked")
 	}
 }
 
