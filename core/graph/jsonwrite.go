@@ -287,7 +287,7 @@ func (w *jsonWriter) json(v any) text {
 		if old != "" && sameJSON([]byte(old), raw) {
 			return old
 		}
-		return w.layout(string(raw), margin)
+		return w.layout(string(raw), margin, isOneLine(old))
 	}
 }
 
@@ -300,12 +300,46 @@ func sameJSON(a, b []byte) bool {
 }
 
 // layout gives compact JSON the look of the text.
-func (w *jsonWriter) layout(raw, margin string) string {
-	var out bytes.Buffer
-	if w.newline == "" || json.Indent(&out, []byte(raw), margin, w.indent) != nil {
+func (w *jsonWriter) layout(raw, margin string, oneLine bool) string {
+	switch {
+	case w.newline == "":
 		return raw
+	case oneLine:
+		return spaced(raw)
+	}
+	var out bytes.Buffer
+	if err := json.Indent(&out, []byte(raw), margin, w.indent); err != nil {
+		w.err = err
 	}
 	return strings.ReplaceAll(out.String(), "\n", w.newline)
+}
+
+// spaced puts a space behind each comma and colon of compact JSON.
+func spaced(raw string) string {
+	var out strings.Builder
+	inString := false
+	for i := range len(raw) {
+		c := raw[i]
+		out.WriteByte(c)
+		switch {
+		case c == '"' && !(inString && escaped(raw, i)):
+			inString = !inString
+		case !inString && (c == ',' || c == ':'):
+			out.WriteByte(' ')
+		}
+	}
+	return out.String()
+}
+
+// escaped reports whether an odd number of backslashes stands before this place.
+func escaped(s string, at int) bool {
+	n := len(strings.TrimRight(s[:at], `\`))
+	return (at-n)%2 == 1
+}
+
+// isOneLine reports whether an object or array that is not empty stands on one line.
+func isOneLine(value string) bool {
+	return len(value) > 2 && (value[0] == '{' || value[0] == '[') && !strings.Contains(value, "\n")
 }
 
 // find returns the text of a member of an object.
@@ -328,9 +362,11 @@ type item struct{ lead, label, value string }
 // end, other members stay unless drop says otherwise.
 func (w *jsonWriter) update(old, margin string, fields []field, drop func(key string) bool) string {
 	var items []item
+	var neighbour *item
 	done := map[string]bool{}
 	tail := ""
 	w.scan(old, '{', &tail, func(m member, it item) {
+		neighbour = &it
 		i := slices.IndexFunc(fields, func(f field) bool { return f.key == m.key })
 		switch {
 		case i >= 0:
@@ -343,7 +379,7 @@ func (w *jsonWriter) update(old, margin string, fields []field, drop func(key st
 	})
 	for _, f := range fields {
 		if !done[f.key] {
-			items = append(items, w.fresh('{', items, margin, f))
+			items = append(items, w.fresh('{', neighbour, margin, f))
 		}
 	}
 	return w.join('{', items, tail, margin)
@@ -352,7 +388,7 @@ func (w *jsonWriter) update(old, margin string, fields []field, drop func(key st
 // replace writes an object or array whose members are exactly the fields, in their order.
 func (w *jsonWriter) replace(old, margin string, open byte, fields []field) string {
 	before := map[string]item{}
-	var neighbours []item
+	var neighbour *item
 	tail := ""
 	w.scan(old, open, &tail, func(m member, it item) {
 		key := m.key
@@ -360,14 +396,14 @@ func (w *jsonWriter) replace(old, margin string, open byte, fields []field) stri
 			key = it.value
 		}
 		before[key] = it
-		neighbours = []item{it}
+		neighbour = &it
 	})
 	var items []item
 	for _, f := range fields {
 		it, ok := before[f.was]
 		switch {
 		case !ok:
-			it = w.fresh(open, neighbours, margin, f)
+			it = w.fresh(open, neighbour, margin, f)
 		default:
 			if open == '{' && f.key != f.was {
 				it.label = w.label(f.key)
@@ -395,11 +431,11 @@ func (w *jsonWriter) scan(old string, open byte, tail *string, f func(member, it
 }
 
 // fresh returns a new item, laid out as its neighbour is.
-func (w *jsonWriter) fresh(open byte, neighbours []item, margin string, f field) item {
+func (w *jsonWriter) fresh(open byte, neighbour *item, margin string, f field) item {
 	it := item{}
 	switch {
-	case len(neighbours) > 0:
-		it.lead = neighbours[len(neighbours)-1].lead
+	case neighbour != nil:
+		it.lead = neighbour.lead
 	case w.newline != "":
 		it.lead = w.newline + margin + w.indent
 	}
@@ -410,9 +446,8 @@ func (w *jsonWriter) fresh(open byte, neighbours []item, margin string, f field)
 	w.newline = ""
 	it.value = f.value("", "")
 	w.newline = newline
-	if strings.Contains(it.lead, "\n") {
-		it.value = w.layout(it.value, marginOf(it.lead, margin))
-	}
+	oneLine := !strings.Contains(it.lead, "\n") || neighbour != nil && isOneLine(neighbour.value)
+	it.value = w.layout(it.value, marginOf(it.lead, margin), oneLine)
 	return it
 }
 

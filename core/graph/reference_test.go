@@ -173,7 +173,7 @@ func same[T any](t *testing.T, what string, want, got T) {
 	}
 }
 
-func glob(t *testing.T, pattern string, atLeast int) []string {
+func glob(t testing.TB, pattern string, atLeast int) []string {
 	t.Helper()
 	files, err := filepath.Glob(pattern)
 	if err != nil || len(files) < atLeast {
