@@ -23,8 +23,8 @@ const (
 	brokerKeepAlive = 60 * time.Second
 	// handTime bounds one attempt to hand a message to the library's writer, which may be waiting for the network.
 	handTime = time.Second
-	// goodbyeTime is for the DISCONNECT packet, stopTime for the end of the library's goroutines after that.
-	goodbyeTime = 250 * time.Millisecond
+	// goodbyeTime is for the broker to hang up, stopTime for the end of the library's goroutines after that.
+	goodbyeTime = 500 * time.Millisecond
 	stopTime    = 10 * time.Second
 )
 
@@ -203,11 +203,19 @@ func (c *client) stop(why error) {
 	close(c.quit)
 }
 
-// disconnect ends the library's client and waits until it is gone. The library's Disconnect returns early; the second
-// call of it waits for the first to be done.
+// disconnect ends the connection, at best when the broker has read everything, and waits until the library's client is
+// gone. The library's Disconnect returns early; the second call of it waits for the first to be done.
 func (c *client) disconnect() {
-	c.paho.Disconnect(uint(goodbyeTime / time.Millisecond))
+	c.link.leave()
+	patience := time.NewTimer(goodbyeTime)
+	defer patience.Stop()
+	select {
+	case <-c.lost:
+		return // nothing of the library is left
+	case <-patience.C:
+	}
 	_ = c.link.Close()
+	c.paho.Disconnect(0)
 	c.paho.Disconnect(uint(stopTime / time.Millisecond))
 }
 

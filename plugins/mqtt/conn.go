@@ -16,6 +16,7 @@ type conn struct {
 	settings settings
 	name     string
 	client   *client
+	exact    chan struct{} // has an element for each message on the way with QoS 2
 
 	mu    sync.Mutex
 	parts map[*client]struct{} // of the subscriptions
@@ -36,7 +37,7 @@ func (d *driver) Connect(ctx context.Context, req transport.ConnectRequest) (tra
 	}
 	c := &conn{
 		log: d.log, settings: s, name: req.Name, client: cl,
-		parts: make(map[*client]struct{}), ended: make(chan struct{}), gone: make(chan struct{}),
+		parts: make(map[*client]struct{}), exact: make(chan struct{}, exactWindow), ended: make(chan struct{}), gone: make(chan struct{}),
 	}
 	go c.run()
 	return c, nil

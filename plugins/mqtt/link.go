@@ -27,6 +27,8 @@ const (
 	typePuback  = packetPuback << 4
 	typePubrec  = packetPubrec << 4
 	typePingreq = 12 << 4
+
+	typeDisconnect = 14 << 4
 )
 
 const (
@@ -37,6 +39,9 @@ const (
 	// writeChunk is what the peer has to take within the time of silence: slow is not lost.
 	writeChunk = 64 << 10
 )
+
+// errGone ends a connection that we have ended.
+var errGone = errors.New("disconnected")
 
 // errBroker is what a broker does that MQTT 3.1.1 does not allow.
 var errBroker = errors.New("the broker broke the protocol")
@@ -63,8 +68,9 @@ type link struct {
 	writing sync.Mutex // held while a packet is written
 
 	mu     sync.Mutex
-	moved  sync.Cond // paused or err has changed
+	moved  sync.Cond // something of the following has changed
 	paused bool
+	going  bool // DISCONNECT is on its way: nothing more is wanted
 	err    error
 }
 
@@ -111,10 +117,15 @@ func (l *link) Read(p []byte) (int, error) {
 // next waits for the next packet, and while the link is paused, and looks at its head.
 func (l *link) next() error {
 	l.mu.Lock()
-	for l.paused && l.err == nil {
+	for l.paused && !l.going && l.err == nil {
 		l.moved.Wait()
 	}
+	going := l.going
 	l.mu.Unlock()
+	if going {
+		_, err := io.Copy(io.Discard, l.in)
+		return errors.Join(errGone, err)
+	}
 
 	var length, size int
 	for size = 2; ; size++ {
@@ -223,6 +234,17 @@ func (l *link) isPaused() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.paused
+}
+
+// leave says goodbye. The broker answers by closing the connection, after it has read everything that was written; until
+// then what it sends is read and thrown away. Closing the connection instead, with something unread, would make the system
+// send a reset, which overtakes the last acknowledgements.
+func (l *link) leave() {
+	_, _ = l.Write([]byte{typeDisconnect, 0})
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.going = true
+	l.moved.Broadcast()
 }
 
 // fail ends the link and returns the first reason for which it ended: that is what Read and Write return from then on.

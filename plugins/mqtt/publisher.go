@@ -11,6 +11,10 @@ import (
 	"github.com/flogate/flogate/core/transport"
 )
 
+// exactWindow bounds the messages with QoS 2 that are on the way over one connection: mosquitto closes it over one more
+// than its max_inflight_messages, which is 20 unless set.
+const exactWindow = 20
+
 // retryTime is between two attempts to hand a message to the library.
 const retryTime = 10 * time.Millisecond
 
@@ -89,16 +93,44 @@ func (p *publisher) refuse(topic string, m *transport.Message) error {
 	return nil
 }
 
-// send hands a message to the library. The library gives up when the writing of earlier messages takes long; that is no
-// more than back-pressure, so it is asked again while the connection lives. (Such an attempt wastes a packet id. There
-// are enough of them for a stall of 18 hours.)
+// send sends a message as soon as there is room for it.
 func (p *publisher) send(ctx context.Context, topic string, m *transport.Message) (paho.Token, error) {
 	retain := m.Retain
 	if p.retain != nil {
 		retain = *p.retain
 	}
+	if p.qos == 2 {
+		select {
+		case p.conn.exact <- struct{}{}:
+		case <-p.conn.ended:
+			return nil, p.conn.failed()
+		case <-p.quit:
+			return nil, transport.ErrClosed
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+		tok, err := p.hand(ctx, topic, retain, m.Body)
+		if err != nil {
+			return nil, err // and with it ends the publisher; the packet may be on its way, so it keeps its place
+		}
+		// Until the broker has answered, even if the publisher is closed before that.
+		return tok, p.conn.start(func() {
+			select {
+			case <-tok.Done():
+			case <-p.conn.ended:
+			}
+			<-p.conn.exact
+		})
+	}
+	return p.hand(ctx, topic, retain, m.Body)
+}
+
+// hand gives a message to the library. The library gives up when the writing of earlier messages takes long; that is no
+// more than back-pressure, so it is asked again while the connection lives. (Such an attempt wastes a packet id. There
+// are enough of them for a stall of 18 hours.)
+func (p *publisher) hand(ctx context.Context, topic string, retain bool, body []byte) (paho.Token, error) {
 	for {
-		tok := p.conn.client.paho.Publish(topic, p.qos, retain, m.Body)
+		tok := p.conn.client.paho.Publish(topic, p.qos, retain, body)
 		select {
 		case <-tok.Done():
 		default:
