@@ -126,7 +126,9 @@ func (p *Process) executable() (string, error) {
 	}
 	if p.exe.BuiltIn && selfPath != "" {
 		// Another file in its place would be another version, with which this one has never been tried.
-		return selfPath, nil
+		if _, err := os.Stat(selfPath); err == nil {
+			return selfPath, nil
+		}
 	}
 	if _, err := os.Stat(p.exe.Path); err != nil {
 		return "", err

@@ -37,6 +37,8 @@ func TestMain(m *testing.M) {
 
 func beAPlugin(how string) int {
 	switch how {
+	case "foreign-unix", "foreign-tcp", "foreign-far", "foreign-elsewhere":
+		return beForeign(how)
 	case "noise":
 		fmt.Println("hello, I am a plugin \x1b[31mof sorts")
 	case "crash":
