@@ -94,8 +94,8 @@ func (l *link) open(ctx context.Context, s settings, secure *tls.Config, name st
 	})
 	if err != nil {
 		// Before the login the library calls every end of the connection wrong credentials.
-		if err := l.socket.lost(); err != nil && code(said(err)) == 0 {
-			return err
+		if lost := l.socket.lost(); lost != nil && code(err) == 0 {
+			return lost
 		}
 		return said(err)
 	}
