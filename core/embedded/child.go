@@ -92,10 +92,7 @@ var errStart = errors.New("not ready in time")
 
 // run is one life of the child.
 func (c Child) run(ctx context.Context, program string) error {
-	args := []string{"broker", "--nats", c.NATS, "--data", c.DataDir}
-	if c.MQTT != "" {
-		args = append(args, "--mqtt", c.MQTT)
-	}
+	args := []string{"broker", "--nats", c.NATS, "--mqtt", c.MQTT, "--data", c.DataDir}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	slow := time.AfterFunc(startTime, func() { cancel(errStart) })
