@@ -1,12 +1,20 @@
 package nats
 
 import (
+	"context"
 	"encoding/json"
+	"net"
 	"strings"
 	"testing"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/test/bufconn"
 
 	"github.com/flogate/flogate/core/transport"
 	"github.com/flogate/flogate/core/transport/transporttest"
+	"github.com/flogate/flogate/core/wire"
 	"github.com/flogate/flogate/test/brokers"
 )
 
@@ -116,3 +124,46 @@ func streamTarget(t *testing.T) transporttest.Target {
 
 func TestCoreKeepsTheContract(t *testing.T)   { transporttest.Run(t, coreTarget(t)) }
 func TestStreamKeepsTheContract(t *testing.T) { transporttest.Run(t, streamTarget(t)) }
+
+func TestCoreKeepsTheContractOverTheWire(t *testing.T) {
+	transporttest.Run(t, overTheWire(t, coreTarget(t)))
+}
+
+func TestStreamKeepsTheContractOverTheWire(t *testing.T) {
+	transporttest.Run(t, overTheWire(t, streamTarget(t)))
+}
+
+// overTheWire puts gRPC between the suite and the driver.
+func overTheWire(t *testing.T, g transporttest.Target) transporttest.Target {
+	d, _ := testDriver(t)
+	l := bufconn.Listen(1 << 20)
+	server := grpc.NewServer(wire.ServerOptions()...)
+	half := wire.Register(server, d)
+	served := make(chan error, 1)
+	go func() { served <- server.Serve(l) }()
+	dial := func(ctx context.Context, _ string) (net.Conn, error) { return l.DialContext(ctx) }
+	cc, err := grpc.NewClient("passthrough:///plugin", append(wire.DialOptions(),
+		grpc.WithContextDialer(dial), grpc.WithTransportCredentials(insecure.NewCredentials()))...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = cc.Close()
+		server.Stop()
+		if err := <-served; err != nil {
+			t.Error(err)
+		}
+		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		defer cancel()
+		if err := half.Wait(ctx); err != nil {
+			t.Error(err)
+		}
+	})
+	driver := wire.NewDriver(cc)
+	// The connection opens itself with the first call: its goroutines belong to no case.
+	if _, err := driver.Describe(testContext(t)); err != nil {
+		t.Fatal(err)
+	}
+	g.New = func(testing.TB) transport.Driver { return driver }
+	return g
+}

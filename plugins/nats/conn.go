@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"strconv"
 	"strings"
 	"sync"
@@ -127,14 +128,15 @@ func (d *driver) Connect(ctx context.Context, req transport.ConnectRequest) (tra
 func connectError(err error) error {
 	var (
 		verify *tls.CertificateVerificationError
-		alert  tls.AlertError
+		remote *net.OpError
 	)
 	err = fmt.Errorf("connect: %w", err)
 	switch {
 	case errors.Is(err, nats.ErrAuthorization), errors.Is(err, nats.ErrAuthExpired), errors.Is(err, nats.ErrAuthRevoked),
 		errors.Is(err, nats.ErrAccountAuthExpired), errors.Is(err, nats.ErrNkeysNotSupported),
 		errors.Is(err, nats.ErrSecureConnWanted), errors.Is(err, nats.ErrSecureConnRequired),
-		errors.As(err, &verify), errors.As(err, &alert):
+		errors.As(err, &verify),
+		errors.As(err, &remote) && remote.Op == "remote error": // how crypto/tls marks the peer's alert: it does not like ours
 		return transport.Permanent(err)
 	}
 	return err
@@ -305,6 +307,9 @@ func (c *conn) failure(err error) error {
 	}
 	if errors.Is(err, nats.ErrConnectionClosed) {
 		return transport.Closed(lost(c.nc.LastError()))
+	}
+	if op := (*net.OpError)(nil); errors.As(err, &op) {
+		return transport.Closed(lost(err)) // the socket has closed itself
 	}
 	var api *jetstream.APIError
 	if errors.As(err, &api) && api.Code >= 400 && api.Code < 500 && api.Code != 408 && api.Code != 429 {

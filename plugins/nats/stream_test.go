@@ -32,13 +32,18 @@ func TestConsumePrefetchNoDuplicate(t *testing.T) {
 			s := subscribe(t, c, src)
 			var waiting []transport.Delivery
 			var got []string
-			for range 10 {
+			for i := range 10 {
 				if len(waiting) == 0 {
 					waiting = receive(t, s, 1)
 				}
 				d := waiting[0]
 				waiting = waiting[1:]
-				time.Sleep(400 * time.Millisecond) // the sink's time: ten of them are four times ack_wait
+				// The sink's time: once more than twice ack_wait, and ten of them four times.
+				if i == 0 {
+					time.Sleep(2500 * time.Millisecond)
+				} else {
+					time.Sleep(300 * time.Millisecond)
+				}
 				got = append(got, string(d.Body))
 				settle(t, s, d.Seq, d.Seq, transport.Ack)
 				if err := s.Grant(transport.Credit{Messages: 1, Bytes: int64(len(d.Body))}); err != nil {
