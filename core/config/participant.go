@@ -1,6 +1,7 @@
 package config
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -93,6 +94,8 @@ func (l *loader) readParticipant(p *participantAt, path string, where hcl.Range)
 type document struct {
 	l    *loader
 	file string
+	// lines is how many the file has.
+	lines int
 	// anchors are the nodes that have a name to be repeated by.
 	anchors map[string]ast.Node
 	// left is how many more values are made: aliases of aliases can stand for more than fits into memory.
@@ -118,7 +121,8 @@ func (d *document) tokenAt(t *token.Token) hcl.Range {
 	if t == nil || t.Position == nil {
 		return hcl.Range{Filename: d.file}
 	}
-	r := point(d.file, max(t.Position.Line, 1), max(t.Position.Column, 1))
+	// The parser counts a lonely carriage return as the end of a line, and nobody else does.
+	r := point(d.file, min(max(t.Position.Line, 1), d.lines), max(t.Position.Column, 1))
 	if shown := strings.TrimSpace(t.Origin); shown != "" && !strings.Contains(shown, "\n") {
 		r.End.Column = r.Start.Column + len([]rune(shown))
 	}
@@ -128,7 +132,7 @@ func (d *document) tokenAt(t *token.Token) hcl.Range {
 // foreign reads the file of a foreign participant; nil if there is nothing in it to go on with.
 func (l *loader) foreign(name string, src []byte, role string) *foreign {
 	l.diags.source(name, src)
-	d := &document{l: l, file: name, anchors: map[string]ast.Node{}, left: maxParticipant}
+	d := &document{l: l, file: name, lines: 1 + bytes.Count(src, []byte("\n")), anchors: map[string]ast.Node{}, left: maxParticipant}
 	top := d.parse(src)
 	if top == nil {
 		return nil
@@ -182,12 +186,15 @@ func (d *document) parse(src []byte) ast.Node {
 		}
 		top = doc.Body
 	}
-	if top == nil {
-		d.l.diags.add(Error, hcl.Range{Filename: d.file}, "Empty file", `A participant has to say what it is: "component: library/Name".`)
-		return nil
+	before := d.l.diags.Count(Error)
+	if top != nil {
+		ast.Walk(anchors(d.anchors), top)
+		top = d.resolve(top)
 	}
-	ast.Walk(anchors(d.anchors), top)
-	if top = d.resolve(top); top == nil {
+	if top == nil {
+		if d.l.diags.Count(Error) == before {
+			d.l.diags.add(Error, hcl.Range{Filename: d.file}, "Empty file", `A participant has to say what it is: "component: library/Name".`)
+		}
 		return nil
 	}
 	if _, ok := top.(ast.MapNode); !ok {
