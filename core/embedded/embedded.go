@@ -18,6 +18,7 @@ import (
 	"net"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/nats-io/nats-server/v2/server"
@@ -206,7 +207,13 @@ func (l *logger) Fatalf(format string, args ...any) {
 func (l *logger) Errorf(format string, args ...any) { l.write(slog.LevelError, format, args) }
 
 // Warnf implements [server.Logger].
-func (l *logger) Warnf(format string, args ...any) { l.write(slog.LevelWarn, format, args) }
+func (l *logger) Warnf(format string, args ...any) {
+	level := slog.LevelWarn
+	if strings.HasPrefix(format, "Maximum payloads over") {
+		level = slog.LevelDebug // at every start; see maxPayload
+	}
+	l.write(level, format, args)
+}
 
 // Noticef implements [server.Logger]. The server notices much at its start.
 func (l *logger) Noticef(format string, args ...any) { l.write(slog.LevelDebug, format, args) }

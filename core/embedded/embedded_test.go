@@ -2,6 +2,7 @@ package embedded
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"errors"
 	"flag"
@@ -178,6 +179,22 @@ func TestSecondInstanceRefused(t *testing.T) {
 	inUse, ok := errors.AsType[*InUseError](err)
 	if !ok || inUse.PID != os.Getpid() || !strings.Contains(err.Error(), fmt.Sprintf("process %d (", os.Getpid())) {
 		t.Fatal(err)
+	}
+}
+
+func TestUneventfulStartWarnsOfNothing(t *testing.T) {
+	var out bytes.Buffer
+	ctx, cancel := context.WithTimeout(t.Context(), bound)
+	o := anyPort(t)
+	o.Ready = func(Addresses) { cancel() }
+	if err := Run(ctx, o, slog.New(slog.NewTextHandler(&out, nil))); err != nil {
+		t.Fatal(err)
+	}
+	if !errors.Is(ctx.Err(), context.Canceled) {
+		t.Fatal("not ready in time")
+	}
+	if out.Len() > 0 {
+		t.Fatalf("logged: %s", out.String())
 	}
 }
 
