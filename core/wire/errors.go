@@ -34,7 +34,8 @@ func toStatus(err error) error {
 }
 
 // fromStatus returns the error of an RPC as the other side meant it: the class from the code, the text without gRPC's
-// own words around it. A plugin that is gone is Unavailable, and so ErrClosed.
+// own words around it. A plugin that is gone is Unavailable, or Canceled when this side has noticed first and has closed its
+// connection: ErrClosed, both. What the caller has cancelled is told from that by its context, in callError.
 func fromStatus(err error) error {
 	if err == nil || errors.Is(err, io.EOF) {
 		return err
@@ -48,15 +49,13 @@ func fromStatus(err error) error {
 	}
 	e := errors.New(text(s.Message()))
 	switch s.Code() {
-	case codes.Unavailable:
+	case codes.Unavailable, codes.Canceled:
 		return transport.Closed(e)
 	case codes.FailedPrecondition, codes.InvalidArgument, codes.NotFound, codes.AlreadyExists, codes.PermissionDenied,
 		codes.Unauthenticated, codes.OutOfRange, codes.Unimplemented:
 		return transport.Permanent(e)
-	case codes.Canceled:
-		return &remoteError{err: e, is: context.Canceled}
 	case codes.DeadlineExceeded:
-		return &remoteError{err: e, is: context.DeadlineExceeded}
+		return &deadlineError{e} // the other side has noticed first
 	}
 	return e
 }
@@ -77,11 +76,10 @@ func callError(ctx context.Context, err error) error {
 	return fromStatus(err)
 }
 
-// remoteError is a context error of the other side, with its text.
-type remoteError struct{ err, is error }
+// deadlineError is context.DeadlineExceeded of the other side, with its text.
+type deadlineError struct{ error }
 
-func (e *remoteError) Error() string        { return e.err.Error() }
-func (e *remoteError) Is(target error) bool { return target == e.is }
+func (e *deadlineError) Is(target error) bool { return target == context.DeadlineExceeded }
 
 // text returns s as it may be sent, or shown: valid UTF-8 of bounded length.
 func text(s string) string {
