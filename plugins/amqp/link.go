@@ -14,11 +14,15 @@ import (
 
 	"github.com/rabbitmq/amqp091-go"
 
+	"github.com/flogate/flogate/core/coalesce"
 	"github.com/flogate/flogate/core/transport"
 )
 
 // closeGrace is how long a broker may take to say goodbye. One that does not read (an alarm, a frozen process) never does.
 const closeGrace = time.Second
+
+// linger is how long a write may wait for others on a busy connection.
+const linger = 200 * time.Microsecond
 
 // link is one AMQP connection.
 type link struct {
@@ -63,7 +67,7 @@ func dial(ctx context.Context, s settings, name string) (*link, error) {
 }
 
 func (l *link) open(ctx context.Context, s settings, secure *tls.Config, name string) error {
-	var stream io.ReadWriteCloser = l.socket
+	var stream net.Conn = l.socket
 	if secure != nil {
 		t := tls.Client(l.socket, secure)
 		if err := t.HandshakeContext(ctx); err != nil {
@@ -83,6 +87,8 @@ func (l *link) open(ctx context.Context, s settings, secure *tls.Config, name st
 		"platform":        runtime.Version(),
 		"connection_name": name,
 	}
+	// The library flushes after each message and each acknowledgement, and reads 4 KiB at a time.
+	stream = coalesce.Wrap(stream, coalesce.Options{Linger: linger, CloseWithin: closeGrace})
 	conn, err := amqp091.Open(bare{stream}, amqp091.Config{
 		SASL:      []amqp091.Authentication{&login{settings: s, properties: properties}},
 		Vhost:     s.vhost,
