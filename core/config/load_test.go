@@ -253,3 +253,26 @@ func write(t *testing.T, file, text string) {
 		t.Fatal(err)
 	}
 }
+
+func TestSettingsOfAnEdgeAreFoundByItsEnds(t *testing.T) {
+	site, diags := Load(context.Background(), "testdata/array.hcl", fakes())
+	if site == nil {
+		t.Fatal(sound(t, diags))
+	}
+	for _, tc := range []struct {
+		fromPort, toPort string
+		want             int64
+	}{
+		{"out[0]", "in[2]", 5},
+		{"OUT[1]", "in", 6},
+		{"out", "in", 0},
+		{"out[0]", "in", 0},
+	} {
+		if got := site.Edge("a", tc.fromPort, "b", tc.toPort).Window; got != tc.want {
+			t.Errorf("%s -> %s: window %d, want %d", tc.fromPort, tc.toPort, got, tc.want)
+		}
+	}
+	if got := site.Edges[0]; got.FromPort != "out[0]" || got.ToPort != "in[2]" {
+		t.Errorf("not the graph's spelling: %+v", got)
+	}
+}

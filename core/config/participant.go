@@ -204,22 +204,26 @@ func (d *document) parse(src []byte) ast.Node {
 	return top
 }
 
-// deepest returns the line on which the brackets or the indentation get too deep for the parser, or 0.
+// deepest returns the line on which the brackets, or the lists in lists, get too deep for the parser, or 0.
 func deepest(src []byte) int {
-	depth, line, column, dashes := 0, 1, 0, 0
+	depth, line, dashes := 0, 1, 0
 	for _, c := range src {
-		column++
 		switch c {
 		case '[', '{':
 			depth++
 		case ']', '}':
 			depth = max(depth-1, 0)
-		case '-', '?', ':', '!', '&', '*':
-			dashes++
 		case '\n':
-			line, column, dashes = line+1, 0, 0
+			line++
 		}
-		if depth > maxNesting || dashes > maxNesting {
+		switch c {
+		case '-', '?':
+			dashes++
+		case ' ':
+		default:
+			dashes = 0
+		}
+		if depth > maxNesting || dashes > 2*maxNesting {
 			return line
 		}
 	}

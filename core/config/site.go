@@ -210,7 +210,8 @@ func (s *Site) Participant(role string) *Participant {
 	return nil
 }
 
-// Edge returns the settings of an edge; the zero settings where the site file has none. The case of ports does not count.
+// Edge returns the settings of an edge; the zero settings where the site file has none. A place of an array port is written
+// as part of the port: "in[2]". The case of ports does not count.
 func (s *Site) Edge(from, fromPort, to, toPort string) Edge {
 	want := Edge{From: from, FromPort: fromPort, To: to, ToPort: toPort}
 	for _, e := range s.Edges {
