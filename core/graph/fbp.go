@@ -94,44 +94,48 @@ func ParseFBP(file string, src []byte, opts ...Option) (*Graph, error) {
 // fbpParser follows the grammar of npm fbp, which has no tokens: what may stand in a word depends on where the word is.
 type fbpParser struct {
 	*source
-	text    *fbpText
-	in, out portRef         // the default ports at this place
-	broken  map[string]bool // the nodes that may be declared in what was skipped after an error
+	text     *fbpText
+	in, out  portRef         // the default ports at this place
+	unclosed bool            // there is no closing quote any more
+	broken   map[string]bool // the nodes that may be declared in what was skipped after an error
 }
 
-// The words of the language, anchored where they are tried.
-var (
-	annotationWords = regexp.MustCompile(`^# +@([a-zA-Z0-9\-_]+) +([a-zA-Z0-9\-_ .]+)`)
-	nodeWord        = regexp.MustCompile(`^[a-zA-Z_][a-zA-Z0-9_\-]*`)
-	portWord        = regexp.MustCompile(`^[a-zA-Z_][a-zA-Z.0-9_]*`)
-	indexWord       = regexp.MustCompile(`^\[([0-9]+)\]`)
-	declarations    = regexp.MustCompile(`([a-zA-Z_][a-zA-Z0-9_\-]*)\(`)
-	componentStart  = regexp.MustCompile(`^\([a-zA-Z/\-0-9_]*(:[a-zA-Z/=_,0-9]*)?`)
-	componentWords  = regexp.MustCompile(`^\(([a-zA-Z/\-0-9_]*)(?::([a-zA-Z/=_,0-9]+))?\)`)
+// The characters that words of the language are made of.
+const (
+	letters        = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ_"
+	numerals       = "0123456789"
+	nodeChars      = letters + numerals + "-"
+	portChars      = letters + numerals + "."
+	componentChars = letters + numerals + "-/"
+	metadataChars  = letters + numerals + "/=,"
 )
 
-// match returns where the pattern ends that starts at this place, and its groups; nil if it does not match.
-func (p *fbpParser) match(re *regexp.Regexp, at int) (groups []string, end int) {
-	m := re.FindSubmatch(p.src[at:])
-	if m == nil {
-		return nil, at
+var (
+	annotationWords = regexp.MustCompile(`^# +@([a-zA-Z0-9\-_]+) +([a-zA-Z0-9\-_ .]+)`)
+	declarations    = regexp.MustCompile(`([a-zA-Z_][a-zA-Z0-9_\-]*)\(`)
+)
+
+// over returns where the characters end that start at this place.
+func over(src []byte, at int, chars string) int {
+	for at < len(src) && strings.IndexByte(chars, src[at]) >= 0 {
+		at++
 	}
-	for _, g := range m {
-		groups = append(groups, string(g))
+	return at
+}
+
+// word returns where the name ends that starts at this place: the same place if there is none.
+func word(src []byte, at int, chars string) int {
+	if over(src[:min(at+1, len(src))], at, letters) == at {
+		return at
 	}
-	return groups, at + len(m[0])
+	return over(src, at, chars)
 }
 
 func (p *fbpParser) has(prefix string, at int) bool {
 	return bytes.HasPrefix(p.src[at:], []byte(prefix))
 }
 
-func (p *fbpParser) spaces(at int) int {
-	for at < len(p.src) && p.src[at] == ' ' {
-		at++
-	}
-	return at
-}
+func (p *fbpParser) spaces(at int) int { return over(p.src, at, " ") }
 
 func (p *fbpParser) line(at int) int {
 	for at < len(p.src) && newline(p.src, at) == 0 {
@@ -144,8 +148,9 @@ func (p *fbpParser) parse() {
 	lineStart := 0 // only there can an annotation be
 	for at := 0; at < len(p.src); {
 		begin := p.spaces(at)
-		if words, end := p.match(annotationWords, at); words != nil && at == lineStart && newline(p.src, end) > 0 {
-			p.add(statement{kind: annotation, start: at, end: end, key: words[1], value: words[2]})
+		if words := p.annotation(at); words != nil && at == lineStart {
+			end := at + len(words[0])
+			p.add(statement{kind: annotation, start: at, end: end, key: string(words[1]), value: string(words[2])})
 			at = end
 			continue
 		}
@@ -178,6 +183,18 @@ func (p *fbpParser) parse() {
 	}
 }
 
+// annotation matches `# @key value`, which is only a comment if anything else is on the line, or if no line follows.
+func (p *fbpParser) annotation(at int) (words [][]byte) {
+	if !p.has("#", at) {
+		return nil
+	}
+	words = annotationWords.FindSubmatch(p.src[at:])
+	if words == nil || newline(p.src, at+len(words[0])) == 0 {
+		return nil
+	}
+	return words
+}
+
 func (p *fbpParser) add(st statement) { p.text.statements = append(p.text.statements, st) }
 
 // terminator passes over what may follow a statement: a comma, or a comment or the end of the line, which are left.
@@ -192,7 +209,7 @@ func (p *fbpParser) terminator(st statement) (end int, ok bool) {
 		p.fail(end-1, "-> needs a space before it: - may be part of a name")
 	case p.src[end] == ';':
 		p.fail(end, "; does not separate statements: use a comma or a new line")
-	case st.tried > end:
+	case st.tried > end && !p.has("(", st.tried):
 		p.unexpected(st.tried, "->")
 	default:
 		p.unexpected(end, "->, a comma or the end of the line")
@@ -211,9 +228,11 @@ func (p *fbpParser) unexpected(at int, wanted string) {
 	case p.src[at] == '[':
 		found = "'[' (an index is a whole number, as in IN[0])"
 	case p.src[at] == '(':
-		_, end := p.match(componentStart, at)
-		p.unexpected(end, `(component:key=value,…) of letters, digits, "/", "-" and "_"`)
-		return
+		if _, bad, ok := p.parens(at); !ok {
+			p.unexpected(bad, `(component:key=value,…) of letters, digits, "/", "-" and "_"`)
+			return
+		}
+		found = "'('"
 	default:
 		for _, r := range string(p.src[at:min(at+4, len(p.src))]) {
 			found = strconv.QuoteRune(r)
@@ -250,31 +269,31 @@ func (p *fbpParser) export(kind statementKind, start, at int) (st statement, ok 
 	}
 	for _, part := range []struct {
 		mark string
-		word *span
+		name *span
 	}{{".", &st.port}, {":", &st.pub}} {
 		at = max(st.node.end, st.port.end)
 		if !p.has(part.mark, at) {
 			p.unexpected(at, strconv.Quote(part.mark)+" as in node.port:name")
 			return st, false
 		}
-		word, end := p.match(portWord, at+1)
-		if word == nil {
-			p.unexpected(at+1, "the name of a port")
+		end := word(p.src, at+1, portChars)
+		if end == at+1 {
+			p.unexpected(end, "the name of a port")
 			return st, false
 		}
-		*part.word = span{at + 1, end}
+		*part.name = span{at + 1, end}
 		st.end = end
 	}
 	return st, true
 }
 
 func (p *fbpParser) defaultPort(kind statementKind, port *portRef, start, at int) (st statement, ok bool) {
-	word, end := p.match(portWord, at)
-	if word == nil {
+	end := word(p.src, at, portChars)
+	if end == at {
 		p.unexpected(at, "the name of a port")
 		return statement{end: at}, false
 	}
-	port.name = word[0]
+	port.name = string(p.src[at:end])
 	return statement{kind: kind, start: start, end: end, port: span{at, end}}, true
 }
 
@@ -379,17 +398,17 @@ func (p *fbpParser) target(at int) (e element, ok bool) {
 }
 
 func (p *fbpParser) port(at int) (port portRef, ok bool) {
-	word, end := p.match(portWord, at)
-	if word == nil {
+	end := word(p.src, at, portChars)
+	if end == at {
 		return portRef{}, false
 	}
-	port = portRef{name: word[0], start: at, end: end}
-	if index, end := p.match(indexWord, end); index != nil {
-		i, err := strconv.ParseInt(index[1], 10, 32)
+	port = portRef{name: string(p.src[at:end]), start: at, end: end}
+	if digits := over(p.src, end+1, numerals); p.has("[", end) && digits > end+1 && p.has("]", digits) {
+		i, err := strconv.ParseInt(string(p.src[end+1:digits]), 10, 32)
 		if err != nil {
 			return portRef{}, false
 		}
-		port.index, port.end = At(int(i)), end
+		port.index, port.end = At(int(i)), digits+1
 	}
 	return port, true
 }
@@ -404,20 +423,32 @@ func (p *fbpParser) portAfter(at int) (port portRef, ok bool) {
 }
 
 func (p *fbpParser) node(at int) (n nodeRef, ok bool) {
-	word, end := p.match(nodeWord, at)
-	n = nodeRef{start: at, parens: end, end: end}
-	if word != nil {
-		n.name = word[0]
+	end := word(p.src, at, nodeChars)
+	n = nodeRef{name: string(p.src[at:end]), start: at, parens: end, end: end}
+	if parens, end, ok := p.parens(end); ok {
+		n.component, n.metadata, n.end = parens.component, parens.metadata, end
 	}
-	comp, end := p.match(componentWords, end)
-	if comp == nil {
-		return n, word != nil
+	return n, n.end > at
+}
+
+// parens parses (component:key=value,…). If it fails, end is how far it got.
+func (p *fbpParser) parens(at int) (n nodeRef, end int, ok bool) {
+	if !p.has("(", at) {
+		return n, at, false
 	}
-	n.component, n.end = comp[1], end
-	if comp[2] != "" {
-		n.metadata = parseMetadata(comp[2])
+	end = over(p.src, at+1, componentChars)
+	n.component = string(p.src[at+1 : end])
+	if p.has(":", end) {
+		start := end + 1
+		if end = over(p.src, start, metadataChars); end == start {
+			return n, end, false
+		}
+		n.metadata = parseMetadata(string(p.src[start:end]))
 	}
-	return n, true
+	if !p.has(")", end) {
+		return n, end, false
+	}
+	return n, end + 1, true
 }
 
 // parseMetadata reads key=value,…; a value without a key names a route.
@@ -454,7 +485,8 @@ var coordinateWord = regexp.MustCompile(`^[0-9]+([eE][0-9]+)?`)
 // quoted parses a packet in single quotes, which may span lines. Only \' is an escape.
 func (p *fbpParser) quoted(at int) (e element, ok bool) {
 	var text strings.Builder
-	for i := at + 1; i < len(p.src); i++ {
+	// Behind a quote that nothing closes there is nothing that could close another.
+	for i := at + 1; i < len(p.src) && !p.unclosed; i++ {
 		switch {
 		case p.has(`\'`, i):
 			text.WriteByte('\'')
@@ -466,6 +498,7 @@ func (p *fbpParser) quoted(at int) (e element, ok bool) {
 			text.WriteByte(p.src[i])
 		}
 	}
+	p.unclosed = true
 	p.fail(at, "the packet has no closing quote")
 	return element{end: at + 1}, false
 }
@@ -504,7 +537,7 @@ func (p *fbpParser) build() *Graph {
 		b.nodesOf(&p.text.statements[i])
 	}
 	for i, n := range g.Nodes {
-		if n.Component == "" {
+		if n.Component == "" && !p.broken[n.ID] {
 			p.fail(b.declared[i], "node %q has no component", n.ID)
 		}
 	}

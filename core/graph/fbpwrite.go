@@ -59,20 +59,20 @@ func (g *Graph) LostInFBP() []string {
 // inFBP returns the part of the graph that the language can express, or an error if more than metadata is missing.
 func (g *Graph) inFBP() (*Graph, error) {
 	var errs []error
-	check := func(what, s string, words *regexp.Regexp) {
-		if words.FindString(s) != s || s == "" {
+	check := func(what, s string, end int) {
+		if end != len(s) || s == "" {
 			errs = append(errs, fmt.Errorf("%s %q has characters that the language does not allow", what, s))
 		}
 	}
 	port := func(name string) {
-		check("port", name, portWord)
+		check("port", name, word([]byte(name), 0, portChars))
 		if name != g.PortName(name) {
 			errs = append(errs, fmt.Errorf("port %q is not in lower case, and the graph is not case-sensitive", name))
 		}
 	}
 	for _, n := range g.Nodes {
-		check("node", n.ID, nodeWord)
-		check("component", n.Component, componentWord)
+		check("node", n.ID, word([]byte(n.ID), 0, nodeChars))
+		check("component", n.Component, over([]byte(n.Component), 0, componentChars))
 	}
 	for _, e := range g.Edges {
 		port(e.Src.Port)
@@ -97,7 +97,6 @@ func (g *Graph) inFBP() (*Graph, error) {
 }
 
 var (
-	componentWord = regexp.MustCompile(`^[a-zA-Z/\-0-9_]+`)
 	propertyKey   = regexp.MustCompile(`^[a-zA-Z0-9\-_]+$`)
 	propertyWords = regexp.MustCompile(`^[a-zA-Z0-9\-_.][a-zA-Z0-9\-_ .]*$`)
 	metadataWord  = regexp.MustCompile(`^[a-zA-Z/_0-9]*$`)
@@ -212,9 +211,11 @@ type fbpWriter struct {
 	edits   []edit
 
 	before    Graph             // what the text says
+	said      map[string]string // its annotations
 	ids       map[string]string // the present id of each node by its name in the text
 	stays     map[string]bool   // nodes, by present id, that are declared where the text declares them
 	changed   map[string]bool   // those of them of which the declaration changed
+	nodes     map[string]Node   // the nodes of the graph
 	first     map[string]int    // where each node is first declared, by its name in the text
 	alive     []bool            // the connections of the text that stay
 	fresh     []connection
@@ -230,7 +231,7 @@ type edit struct {
 func newFBPWriter(g *Graph, text *fbpText) *fbpWriter {
 	w := &fbpWriter{
 		g: g, text: text, newline: "\n", ids: map[string]string{}, stays: map[string]bool{}, changed: map[string]bool{},
-		first: map[string]int{},
+		first: map[string]int{}, nodes: map[string]Node{},
 	}
 	if i := bytes.IndexByte(text.src, '\n'); i > 0 && text.src[i-1] == '\r' {
 		w.newline = "\r\n"
@@ -245,11 +246,17 @@ func newFBPWriter(g *Graph, text *fbpText) *fbpWriter {
 			}
 		}
 	}
+	w.said = annotations(&w.before)
+	places := map[string]int{}
+	for i, n := range w.before.Nodes {
+		places[n.ID] = i
+	}
 	last := -1
 	for _, n := range g.Nodes {
+		w.nodes[n.ID] = n
 		was := g.origin.name(aNode, n.ID)
-		i := w.before.node(was)
-		if i < 0 {
+		i, ok := places[was]
+		if !ok {
 			continue
 		}
 		w.ids[was] = n.ID
@@ -297,7 +304,7 @@ func (w *fbpWriter) write() []byte {
 	at := 0 // where new properties, then new exported ports go: behind the last of their kind
 	properties := w.properties()
 	inports, outports := w.exports(w.g.Inports, w.before.Inports, anInport), w.exports(w.g.Outports, w.before.Outports, anOutport)
-	exportsAt, connection := 0, 0
+	exportsEnd, connection := -1, 0
 	for _, st := range w.text.statements {
 		switch st.kind {
 		case annotation:
@@ -305,10 +312,10 @@ func (w *fbpWriter) write() []byte {
 			at = w.lineEnd(st.end)
 		case inport:
 			w.export(st, inports, w.g.Inports)
-			exportsAt = w.lineEnd(st.end)
+			exportsEnd = st.end
 		case outport:
 			w.export(st, outports, w.g.Outports)
-			exportsAt = w.lineEnd(st.end)
+			exportsEnd = st.end
 		case chain:
 			n := max(len(st.elements)-1, 0)
 			w.chain(st, w.alive[connection:connection+n])
@@ -316,7 +323,11 @@ func (w *fbpWriter) write() []byte {
 		}
 	}
 	w.insert(at, w.newProperties(properties))
-	w.insert(max(at, exportsAt), append(w.newExports("INPORT", w.g.Inports, inports), w.newExports("OUTPORT", w.g.Outports, outports)...))
+	exportsAt := at
+	if exportsEnd >= 0 {
+		exportsAt = max(at, w.lineEnd(exportsEnd))
+	}
+	w.insert(exportsAt, append(w.newExports("INPORT", w.g.Inports, inports), w.newExports("OUTPORT", w.g.Outports, outports)...))
 	end := w.newConnections()
 	if len(end) > 0 {
 		w.keepLastComment()
@@ -454,7 +465,7 @@ func (w *fbpWriter) annotation(st statement, want map[string]string) {
 	switch {
 	case !ok:
 		w.drop(st)
-	case value != annotations(&w.before)[st.key]:
+	case value != w.said[st.key]:
 		w.replace(st.start, st.end, "# @"+st.key+" "+value)
 	}
 }
@@ -486,11 +497,15 @@ func (w *fbpWriter) newProperties(want map[string]string) (lines []string) {
 
 // exports returns the exported ports that stay where the text has them: their place in the graph by the name in the text.
 func (w *fbpWriter) exports(all, before []Exported, k kind) map[string]int {
+	places := map[string]int{}
+	for i, x := range before {
+		places[x.Public] = i
+	}
 	stay := map[string]int{}
 	last := -1
 	for i, x := range all {
 		was := w.g.origin.name(k, x.Public)
-		if at := slices.IndexFunc(before, func(b Exported) bool { return b.Public == was }); at > last {
+		if at, ok := places[was]; ok && at > last {
 			last = at
 			stay[was] = i
 		}
@@ -526,9 +541,12 @@ func (w *fbpWriter) export(st statement, stay map[string]int, all []Exported) {
 }
 
 func (w *fbpWriter) newExports(word string, all []Exported, stay map[string]int) (lines []string) {
-	placed := slices.Collect(maps.Values(stay))
+	placed := map[int]bool{}
+	for _, i := range stay {
+		placed[i] = true
+	}
 	for i, x := range all {
-		if !slices.Contains(placed, i) {
+		if !placed[i] {
 			lines = append(lines, word+"="+x.Node+"."+w.port(x.Port, 0)+":"+w.port(x.Public, 0))
 		}
 	}
@@ -630,7 +648,7 @@ func (w *fbpWriter) node(n nodeRef) string {
 
 // parens returns the declaration of a node as it is now.
 func (w *fbpWriter) parens(id string) string {
-	n, _ := w.g.Node(id)
+	n := w.nodes[id]
 	var items []string
 	for _, key := range slices.Sorted(maps.Keys(n.Metadata)) {
 		value, _ := metadataText(key, n.Metadata[key])
@@ -660,30 +678,31 @@ func (w *fbpWriter) port(name string, index Index) string {
 // the graph.
 func (w *fbpWriter) newConnections() (lines []string) {
 	var pending []string
+	places := map[string]int{} // in pending, counted from 1
 	for _, n := range w.g.Nodes {
 		if !w.stays[n.ID] {
 			pending = append(pending, n.ID)
+			places[n.ID] = len(pending)
 		}
 	}
-	declare := func(n int) {
-		for _, id := range pending[:n] {
-			lines = append(lines, id+w.parens(id))
+	done := 0
+	declare := func(upTo int) {
+		for ; done < upTo; done++ {
+			lines = append(lines, pending[done]+w.parens(pending[done]))
 		}
-		pending = pending[n:]
 	}
 	name := func(id string) string {
-		if len(pending) > 0 && pending[0] == id {
-			pending = pending[1:]
-			return id + w.parens(id)
+		if places[id] != done+1 {
+			return id
 		}
-		return id
+		done++
+		return id + w.parens(id)
 	}
 	for _, c := range w.fresh {
-		src, tgt := slices.Index(pending, c.Src.Node), slices.Index(pending, c.Tgt.Node)
-		if src >= 0 && tgt == src+1 {
-			declare(src)
+		if src, tgt := places[c.Src.Node], places[c.Tgt.Node]; src > 0 && tgt == src+1 {
+			declare(src - 1)
 		} else {
-			declare(max(src, tgt, 0))
+			declare(max(src, tgt) - 1)
 		}
 		from := packetText(c.data)
 		if c.data == nil {

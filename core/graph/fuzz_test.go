@@ -93,7 +93,9 @@ var changes = []func(g *graph.Graph) bool{
 		}) == nil
 	},
 	func(g *graph.Graph) bool { return len(g.Inports) > 0 && g.RemoveInport(g.Inports[0].Public) == nil },
-	func(g *graph.Graph) bool { return len(g.Outports) > 0 && g.RenameOutport(g.Outports[0].Public, "q") == nil },
+	func(g *graph.Graph) bool {
+		return len(g.Outports) > 0 && g.RenameOutport(g.Outports[0].Public, "q") == nil
+	},
 	func(g *graph.Graph) bool {
 		if len(g.Initials) == 0 {
 			return false

@@ -363,14 +363,18 @@ type item struct{ lead, label, value string }
 func (w *jsonWriter) update(old, margin string, fields []field, drop func(key string) bool) string {
 	var items []item
 	var neighbour *item
+	known := map[string]field{}
+	for _, f := range fields {
+		known[f.key] = f
+	}
 	done := map[string]bool{}
 	tail := ""
 	w.scan(old, '{', &tail, func(m member, it item) {
 		neighbour = &it
-		i := slices.IndexFunc(fields, func(f field) bool { return f.key == m.key })
+		f, ok := known[m.key]
 		switch {
-		case i >= 0:
-			it.value = fields[i].value(it.value, marginOf(it.lead, margin))
+		case ok:
+			it.value = f.value(it.value, marginOf(it.lead, margin))
 			done[m.key] = true
 		case drop != nil && drop(m.key):
 			return

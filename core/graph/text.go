@@ -53,17 +53,18 @@ func (s *source) err() error {
 	}
 	slices.SortStableFunc(s.errs, func(a, b fault) int { return cmp.Compare(a.at, b.at) })
 	var all Errors
-	line, start, at := 1, 0, 0
+	line, column, at := 1, 1, 0
 	for _, f := range s.errs {
 		for at < f.at {
 			if n := newline(s.src, at); n > 0 {
 				at += n
-				line, start = line+1, at
+				line, column = line+1, 1
 				continue
 			}
-			at++
+			_, n := utf8.DecodeRune(s.src[at:])
+			at += n
+			column++
 		}
-		column := utf8.RuneCount(s.src[min(start, f.at):f.at]) + 1
 		all = append(all, &Error{File: s.file, Line: line, Column: column, Message: f.message})
 	}
 	return all

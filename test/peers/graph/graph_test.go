@@ -71,14 +71,10 @@ func TestStricterThanTheReferencesIsDeliberate(t *testing.T) {
 	}
 }
 
-// readings returns what each reference makes of the texts, by name and by reference.
+// readings returns what each reference makes of the texts in the files, by name and by reference.
 func readings(t *testing.T, patterns ...string) map[string]map[string]map[string]any {
 	t.Helper()
-	type text struct {
-		Name string `json:"name"`
-		Text string `json:"text"`
-	}
-	var texts []text
+	texts := map[string]string{}
 	for _, pattern := range patterns {
 		files, err := filepath.Glob(filepath.Join(testdata, pattern))
 		if err != nil || len(files) == 0 {
@@ -89,15 +85,20 @@ func readings(t *testing.T, patterns ...string) map[string]map[string]map[string
 			if err != nil {
 				t.Fatal(err)
 			}
-			texts = append(texts, text{filepath.Base(filepath.Dir(file)) + "/" + filepath.Base(file), string(src)})
+			texts[filepath.Base(filepath.Dir(file))+"/"+filepath.Base(file)] = string(src)
 		}
 	}
+	return ask(t, texts)
+}
+
+// ask returns what each reference makes of the texts, by name and by reference.
+func ask(t *testing.T, texts map[string]string) (all map[string]map[string]map[string]any) {
+	t.Helper()
 	in, err := json.Marshal(texts)
 	if err != nil {
 		t.Fatal(err)
 	}
 	install(t)
-	var all map[string]map[string]map[string]any
 	if err := json.Unmarshal(run(t, in, "node", "oracle.js"), &all); err != nil {
 		t.Fatal(err)
 	}

@@ -1,4 +1,4 @@
-// Reads [{name, text}, …] from standard input and prints what the reference implementations make of each text:
+// Reads {name: text} from standard input and prints what the reference implementations make of each text:
 // {name: {fbp, fbpCaseSensitive, graph, order}} for the .fbp language, {name: {graph, order}} for FBP JSON, with {error} for
 // what they refuse. order has the keys of objects, because readers of JSON may lose their order.
 const fbp = require('fbp');
@@ -12,7 +12,7 @@ async function outcome(read) {
   }
 }
 
-async function readings({ name, text }) {
+async function readings(name, text) {
   const all = {};
   if (name.endsWith('.json')) {
     all.graph = await outcome(async () => (await graph.loadJSON(text)).toJSON());
@@ -34,8 +34,8 @@ async function main() {
   const chunks = [];
   for await (const chunk of process.stdin) { chunks.push(chunk); }
   const all = {};
-  for (const one of JSON.parse(Buffer.concat(chunks).toString('utf8'))) {
-    all[one.name] = await readings(one);
+  for (const [name, text] of Object.entries(JSON.parse(Buffer.concat(chunks).toString('utf8')))) {
+    all[name] = await readings(name, text);
   }
   process.stdout.write(JSON.stringify(all));
 }
