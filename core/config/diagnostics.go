@@ -154,8 +154,7 @@ func (d *Diagnostics) line(r Range) (text string, from, to int, ok bool) {
 	to = min(max(to, from), len(line))
 
 	cuts := d.cuts(r.File, r.Start.Line, line)
-	for i := len(cuts) - 1; i >= 0; i-- {
-		c := cuts[i]
+	for _, c := range slices.Backward(cuts) {
 		mark := []rune(redacted)
 		line = slices.Concat(line[:c.from], mark, line[c.to:])
 		from, to = c.shift(from, len(mark), false), c.shift(to, len(mark), true)

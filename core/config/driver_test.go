@@ -10,10 +10,7 @@ import (
 )
 
 // fakeDriver is a driver with one attribute of every kind. Only Describe and Validate can be called.
-type fakeDriver struct {
-	transport.Driver
-	schemes []string
-}
+type fakeDriver struct{ transport.Driver }
 
 func (d fakeDriver) Describe(context.Context) (transport.Description, error) {
 	tls := transport.Schema{Attributes: []transport.Attribute{
