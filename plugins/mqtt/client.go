@@ -14,6 +14,7 @@ import (
 	paho "github.com/eclipse/paho.mqtt.golang"
 	"github.com/eclipse/paho.mqtt.golang/packets"
 
+	"github.com/flogate/flogate/core/coalesce"
 	"github.com/flogate/flogate/core/transport"
 )
 
@@ -23,8 +24,9 @@ const (
 	brokerKeepAlive = 60 * time.Second
 	// handTime bounds one attempt to hand a message to the library's writer, which may be waiting for the network.
 	handTime = time.Second
-	// goodbyeTime is for the broker to hang up, stopTime for the end of the library's goroutines after that.
-	goodbyeTime = 500 * time.Millisecond
+	// goodbyeTime is for the last acknowledgements and for the broker to hang up, stopTime for the end of the library's
+	// goroutines.
+	goodbyeTime = time.Second
 	stopTime    = 10 * time.Second
 )
 
@@ -52,20 +54,20 @@ type client struct {
 
 	mu   sync.Mutex
 	acks []byte
-	why  error // given to stop, or why the connection was lost
-	halt bool  // stop was called
+	why  error       // given to stop, or why the connection was lost
+	bye  *time.Timer // set by stop: ends the link if peace takes too long
 	work chan struct{}
 }
 
 // open connects. handle is called for each message, possibly before open returns, and must not block. The caller must
 // call run for the client that is returned.
 func open(ctx context.Context, s settings, as session, handle func(*client, paho.Message)) (*client, error) {
-	conn, err := dial(ctx, s)
+	l, err := dial(ctx, s)
 	if err != nil {
 		return nil, err
 	}
 	c := &client{
-		link:  newLink(conn, 2*s.keepAlive),
+		link:  l,
 		ping:  s.keepAlive,
 		lost:  make(chan error, 1),
 		quit:  make(chan struct{}),
@@ -97,7 +99,8 @@ func open(ctx context.Context, s settings, as session, handle func(*client, paho
 	tok := c.paho.Connect()
 	<-tok.Done() // bounded by the link's deadline, and by ctx
 	if release(); ctx.Err() != nil && tok.Error() == nil {
-		c.disconnect()
+		c.stop(nil)
+		_ = c.run()
 		return nil, ctx.Err()
 	}
 	if err := tok.Error(); err != nil {
@@ -107,22 +110,25 @@ func open(ctx context.Context, s settings, as session, handle func(*client, paho
 }
 
 // dial opens the connection under the client.
-func dial(ctx context.Context, s settings) (net.Conn, error) {
+func dial(ctx context.Context, s settings) (*link, error) {
 	ctx, cancel := context.WithTimeout(ctx, handshakeTime)
 	defer cancel()
 	tcp, err := (&net.Dialer{}).DialContext(ctx, "tcp", s.address)
 	if err != nil {
 		return nil, fmt.Errorf("connect: %w", err)
 	}
-	if s.tls == nil {
-		return tcp, tcp.SetDeadline(time.Now().Add(handshakeTime))
+	conn := tcp
+	if s.tls != nil {
+		secure := tls.Client(tcp, s.tls)
+		if err := secure.HandshakeContext(ctx); err != nil {
+			_ = tcp.Close() // the first error is the one to tell
+			return nil, fmt.Errorf("connect to %s: %w", s.address, classifyTLS(err))
+		}
+		conn = secure
 	}
-	conn := tls.Client(tcp, s.tls)
-	if err := conn.HandshakeContext(ctx); err != nil {
-		_ = tcp.Close() // the first error is the one to tell
-		return nil, fmt.Errorf("connect to %s: %w", s.address, classifyTLS(err))
-	}
-	return conn, conn.SetDeadline(time.Now().Add(handshakeTime))
+	// The link reads much at a time by itself. Some brokers leave Nagle's algorithm on.
+	conn = coalesce.Wrap(conn, coalesce.Options{ReadBuffer: 1, QuickAck: true})
+	return newLink(conn, tcp, 2*s.keepAlive), conn.SetDeadline(time.Now().Add(handshakeTime))
 }
 
 // classifyTLS marks what only another configuration can mend. An expired certificate of the broker is none of it.
@@ -163,6 +169,13 @@ func (c *client) run() error {
 	defer close(c.ended)
 	pings := time.NewTicker(c.ping)
 	defer pings.Stop()
+	defer func() {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		if c.bye != nil {
+			c.bye.Stop()
+		}
+	}()
 	for {
 		select {
 		case <-pings.C:
@@ -189,14 +202,15 @@ func (c *client) because(err error) error {
 	return c.why
 }
 
-// stop makes run end with a reason, after the acknowledgements that are due. It does not block. Only the first counts.
+// stop makes run end with a reason, after the acknowledgements that are due if they can be written within goodbyeTime. It
+// does not block. Only the first counts.
 func (c *client) stop(why error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.halt {
+	if c.bye != nil {
 		return
 	}
-	c.halt = true
+	c.bye = time.AfterFunc(goodbyeTime, func() { _ = c.link.fail(errGone) }) // also when run waits for a write
 	if c.why == nil {
 		c.why = why
 	}
@@ -204,17 +218,17 @@ func (c *client) stop(why error) {
 }
 
 // disconnect ends the connection, at best when the broker has read everything, and waits until the library's client is
-// gone. The library's Disconnect returns early; the second call of it waits for the first to be done.
+// gone. The library reports the end of the link as a loss; if it does not, its Disconnect, which returns early, has to be
+// called twice: the second call waits for the first to be done.
 func (c *client) disconnect() {
 	c.link.leave()
-	patience := time.NewTimer(goodbyeTime)
+	patience := time.NewTimer(goodbyeTime + stopTime/2)
 	defer patience.Stop()
 	select {
 	case <-c.lost:
-		return // nothing of the library is left
+		return
 	case <-patience.C:
 	}
-	_ = c.link.Close()
 	c.paho.Disconnect(0)
 	c.paho.Disconnect(uint(stopTime / time.Millisecond))
 }

@@ -59,6 +59,7 @@ var errBroker = errors.New("the broker broke the protocol")
 // Read is called by one goroutine at a time; the rest may be called concurrently.
 type link struct {
 	net.Conn
+	socket  io.Closer // the lowest part of Conn: closing it waits for nothing
 	silence time.Duration
 
 	in      *bufio.Reader
@@ -74,8 +75,8 @@ type link struct {
 	err    error
 }
 
-func newLink(conn net.Conn, silence time.Duration) *link {
-	l := &link{Conn: conn, silence: silence}
+func newLink(conn net.Conn, socket io.Closer, silence time.Duration) *link {
+	l := &link{Conn: conn, socket: socket, silence: silence}
 	l.moved.L = &l.mu
 	l.in = bufio.NewReaderSize(impatient{l}, readBuffer)
 	return l
@@ -254,7 +255,8 @@ func (l *link) fail(err error) error {
 	if l.err == nil {
 		l.err = err
 		l.moved.Broadcast()
-		_ = l.Conn.Close() // the reason is known
+		_ = l.socket.Close() // the reason is known
+		_ = l.Conn.Close()
 	}
 	return l.err
 }

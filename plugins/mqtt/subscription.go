@@ -8,6 +8,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"time"
 	"unicode/utf8"
 
 	paho "github.com/eclipse/paho.mqtt.golang"
@@ -120,7 +121,12 @@ func (s *subscription) subscribe(ctx context.Context, qos byte) error {
 // granted reads the broker's answer to a SUBSCRIBE.
 func (s *subscription) granted(tok *paho.SubscribeToken, qos byte) error {
 	if err := tok.Error(); err != nil {
-		return err
+		select {
+		case <-s.ended: // which says why
+			return s.client.because(err)
+		case <-time.After(handTime):
+			return err
+		}
 	}
 	for _, got := range tok.Result() { // there is one
 		switch {
