@@ -231,3 +231,25 @@ func golden(t *testing.T, file string, got []byte) {
 		t.Errorf("%s (-want +got):\n%s", file, cmp.Diff(strings.Split(string(want), "\n"), strings.Split(string(got), "\n")))
 	}
 }
+
+// TestGraphsInTheDocsAreTaken reads each block of the page about graph files.
+func TestGraphsInTheDocsAreTaken(t *testing.T) {
+	page, err := os.ReadFile("../../docs/graphs.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	blocks := strings.Split(string(page), "```fbp\n")[1:]
+	if len(blocks) == 0 {
+		t.Fatal("the page has no graph")
+	}
+	for _, block := range blocks {
+		src, _, _ := strings.Cut(block, "```")
+		g, err := graph.ParseFBP("graphs.md", []byte(src))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(g.Nodes) != 4 || len(g.Edges) != 4 || len(g.Initials) != 2 || len(g.Inports) != 1 || len(g.Outports) != 1 {
+			t.Errorf("got %+v", g)
+		}
+	}
+}
