@@ -54,11 +54,7 @@ func loadSite(ctx context.Context, path string, log *slog.Logger) (*config.Site,
 	if diags.HasErrors() {
 		return nil, diags, errReported
 	}
-	plan, err := makePlan(site)
-	if err != nil {
-		return nil, diags, err
-	}
-	if errs := refusals(plan); len(errs) > 0 {
+	if errs := refusals(makePlan(site)); len(errs) > 0 {
 		return nil, diags, errors.Join(errs...)
 	}
 	return site, diags, nil

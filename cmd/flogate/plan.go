@@ -2,43 +2,35 @@ package main
 
 import (
 	"fmt"
+	"strings"
 
 	"github.com/flogate/flogate/core/config"
 	"github.com/flogate/flogate/core/graph"
 	"github.com/flogate/flogate/core/route"
 )
 
-// makePlan turns a site into a plan. Graphs have been checked when the site was loaded.
-func makePlan(site *config.Site) (route.Plan, error) {
+// makePlan turns a site into a plan.
+func makePlan(site *config.Site) route.Plan {
 	in := route.Input{Participants: make(map[string]route.Participant)}
 	for _, g := range site.Graphs {
-		name := g.File
-		if name == "" {
-			name = g.Name + "." + g.Format
-		}
-		parse := graph.ParseFBP
-		if g.Format == "json" {
-			parse = graph.ParseJSON
-		}
-		parsed, err := parse(name, []byte(g.Source))
-		if err != nil {
-			return route.Plan{}, err
-		}
-		in.Graphs = append(in.Graphs, route.Graph{Name: g.Name, Graph: parsed})
+		in.Graphs = append(in.Graphs, route.Graph{Name: g.Name, Graph: g.Graph})
 	}
 	for _, p := range site.Participants {
 		in.Participants[p.Role] = route.Participant{Inports: ports(p, p.Inports), Outports: ports(p, p.Outports)}
 	}
 	in.Settings = func(from, to graph.Endpoint) route.Settings {
-		e := site.Edge(from.Node, from.Port, to.Node, to.Port)
+		e := site.Edge(from.Node, portOf(from), to.Node, portOf(to))
 		return route.Settings{
 			Require:    route.Guarantee(e.Require),
 			DeadLetter: route.Place(e.DeadLetter),
 			Window:     e.Window,
 		}
 	}
-	return route.Make(in), nil
+	return route.Make(in)
 }
+
+// portOf is the port of an endpoint as a site file names it, with the place of an array port: "in[2]".
+func portOf(e graph.Endpoint) string { return strings.TrimPrefix(e.String(), e.Node+".") }
 
 func ports(p config.Participant, list []config.Port) map[string]route.Port {
 	m := make(map[string]route.Port, len(list))

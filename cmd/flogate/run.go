@@ -148,10 +148,6 @@ func (r *runner) run(ctx context.Context, site *config.Site) error {
 
 // apply makes what runs what a site says. When it fails nothing has changed.
 func (r *runner) apply(ctx context.Context, site *config.Site) error {
-	plan, err := makePlan(site)
-	if err != nil {
-		return err
-	}
 	brokers, processes, err := r.brokers(site)
 	if err != nil {
 		return err
@@ -163,7 +159,7 @@ func (r *runner) apply(ctx context.Context, site *config.Site) error {
 	unused := r.processes
 	r.processes, r.site = processes, site
 	r.mu.Unlock()
-	r.net.Apply(network.Wanted{Brokers: brokers, Plan: plan})
+	r.net.Apply(network.Wanted{Brokers: brokers, Plan: makePlan(site)})
 	r.tasks.apply(ctx, r.wanted(site))
 	// Released after the network knows better: a process that goes on being used must not end in between.
 	for _, p := range unused {
