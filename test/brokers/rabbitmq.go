@@ -192,10 +192,17 @@ func configureRabbit(b *Broker, port int, s settings) error {
 		return cmd
 	}
 	b.ready = func() error {
+		greet := greetAMQP
 		if s.authority != nil {
-			return dial(b.addr, nil)
+			greet = nil
 		}
-		return dial(b.addr, greetAMQP)
+		if err := dial(b.addr, greet); err != nil {
+			return err
+		}
+		// The listener is open before the boot is over. A node that is killed
+		// in between comes back without the messages that it confirmed then.
+		_, err := runCtl(b.ctl, "await_startup")
+		return err
 	}
 	return nil
 }
