@@ -238,7 +238,7 @@ func filters(s *scene) {
 		}
 	}
 	st.settle(transport.Ack, ds)
-	st.nothing(quiet, "the filter matches nothing else")
+	st.nothing(s.quiet(), "the filter matches nothing else")
 }
 
 func retained(s *scene) {
@@ -263,5 +263,5 @@ func retained(s *scene) {
 	later.Name = s.name("src")
 	st = l.subscribe(later)
 	st.grant(10, 1<<20)
-	st.nothing(quiet, "the retained message was taken back")
+	st.nothing(s.quiet(), "the retained message was taken back")
 }

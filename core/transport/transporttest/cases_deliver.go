@@ -63,7 +63,7 @@ func arrives(s *scene) {
 	ds := st.receive(1)
 	s.inOrder(ds, 1, 1)
 	st.settle(transport.Ack, ds)
-	st.nothing(quiet, "one message was published")
+	st.nothing(s.quiet(), "one message was published")
 }
 
 func noDeliveryBeforeCredit(s *scene) {
@@ -71,9 +71,9 @@ func noDeliveryBeforeCredit(s *scene) {
 	l := s.connect()
 	st := l.subscribe(src)
 	l.publisher(sink).publishAll(messages(1, 3)...)
-	st.nothing(quiet, "no credit was granted")
+	st.nothing(s.quiet(), "no credit was granted")
 	st.grant(3, 0)
-	st.nothing(quiet, "credit was granted for messages and not for bytes")
+	st.nothing(s.quiet(), "credit was granted for messages and not for bytes")
 	st.grant(0, 1<<10)
 	s.inOrder(st.receive(3), 1, 3)
 }
@@ -85,12 +85,12 @@ func creditInMessages(s *scene) {
 	st.grant(5, 1<<20)
 	l.publisher(sink).publishAll(messages(1, 30)...)
 	ds := st.receive(5)
-	st.nothing(quiet, "5 deliveries are out with credit for 5")
+	st.nothing(s.quiet(), "5 deliveries are out with credit for 5")
 	st.settle(transport.Ack, ds)
-	st.nothing(quiet, "settling gives no credit back")
+	st.nothing(s.quiet(), "settling gives no credit back")
 	st.grant(2, 0)
 	more := st.receive(2)
-	st.nothing(quiet, "2 more were granted, and have come")
+	st.nothing(s.quiet(), "2 more were granted, and have come")
 	st.settle(transport.Ack, more)
 	for next := 8; next <= 30; next += len(more) {
 		n := min(7, 30-next+1)
@@ -114,12 +114,12 @@ func creditInBytes(s *scene) {
 	}
 	l.publisher(sink).publishAll(msgs...)
 	ds := st.receive(3)
-	st.nothing(quiet, "3 messages of 1000 bytes are out with credit for 3500 bytes")
+	st.nothing(s.quiet(), "3 messages of 1000 bytes are out with credit for 3500 bytes")
 	st.grant(0, size/2)
 	ds = append(ds, st.receive(1)...)
-	st.nothing(quiet, "4 messages of 1000 bytes are out with credit for 4000 bytes")
+	st.nothing(s.quiet(), "4 messages of 1000 bytes are out with credit for 4000 bytes")
 	st.settle(transport.Ack, ds)
-	st.nothing(quiet, "settling gives no credit back, but for a message larger than what is left, and nothing is left")
+	st.nothing(s.quiet(), "settling gives no credit back, but for a message larger than what is left, and nothing is left")
 	for range 6 {
 		st.grant(0, size)
 		more := st.receive(1)
@@ -140,14 +140,14 @@ func oversizedPassesAlone(s *scene) {
 	st.grant(10, 1000)
 	l.publisher(sink).publishAll(sized(1, 100), sized(2, 5000), sized(3, 100))
 	first := st.receive(1)
-	st.nothing(quiet, "a message of 5000 bytes is next with credit for 900, and another is unsettled")
+	st.nothing(s.quiet(), "a message of 5000 bytes is next with credit for 900, and another is unsettled")
 	st.grant(0, 100)
 	st.settle(transport.Ack, first)
 	large := st.receive(1)
 	if len(large[0].Body) != 5000 {
 		s.Fatalf("delivery 2 has %d bytes; want 5000", len(large[0].Body))
 	}
-	st.nothing(quiet, "a message larger than the credit is out, so nothing else may be")
+	st.nothing(s.quiet(), "a message larger than the credit is out, so nothing else may be")
 	st.settle(transport.Ack, large)
 	st.grant(0, 5000)
 	if last := st.receive(1); len(last[0].Body) != 100 || last[0].Body[0] != 3 {
@@ -236,7 +236,7 @@ func orderIsKept(s *scene) {
 		next += size
 	}
 	done()
-	st.nothing(quiet, "everything that was published has come")
+	st.nothing(s.quiet(), "everything that was published has come")
 }
 
 func stalledSubscription(s *scene) {

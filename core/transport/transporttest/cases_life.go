@@ -49,7 +49,7 @@ func closedGoesOn(s *scene) {
 	ds = st.receive(7)
 	s.inOrder(ds, 3, 9)
 	st.settle(transport.Ack, ds)
-	st.nothing(quiet, "everything is acknowledged")
+	st.nothing(s.quiet(), "everything is acknowledged")
 }
 
 func closedSubscription(s *scene) {
@@ -105,7 +105,7 @@ func removeRemoves(s *scene) {
 	l.publisher(sink).publish(messages(1, 3)...)
 	st = l.subscribe(src)
 	st.grant(10, 1<<20)
-	st.nothing(quiet, "the messages were published when there was no subscription any more")
+	st.nothing(s.quiet(), "the messages were published when there was no subscription any more")
 }
 
 func closeEndsAll(s *scene) {
@@ -229,7 +229,7 @@ func connectContext(s *scene) {
 	}
 	pub := &outlet{s: s, Publisher: out, refused: map[uint64]error{}}
 	cancel()
-	time.Sleep(quiet / 3) // for what would end to end
+	time.Sleep(s.quiet() / 3) // for what would end to end
 	st.grant(10, 1<<20)
 	pub.publishAll(message(1))
 	st.settle(transport.Ack, st.receive(1))
@@ -285,7 +285,7 @@ func concurrentUse(s *scene) {
 			for next := 1; next <= n; next++ {
 				d := st.receive(1)
 				if want := fmt.Sprintf("%d/%d", i, next); string(d[0].Body) != want {
-					s.Errorf("delivery %d of subscription %d is %.40q; want %q", next, i, d[0].Body, want)
+					s.Fatalf("delivery %d of subscription %d is %.40q; want %q", next, i, d[0].Body, want)
 				}
 				st.granted.Messages++
 				wg.Go(func() {

@@ -48,7 +48,7 @@ func confirmsAscend(s *scene) {
 		next += size
 	}
 	done()
-	ctx, cancel := context.WithTimeout(s.ctx, quiet)
+	ctx, cancel := context.WithTimeout(s.ctx, s.quiet())
 	defer cancel()
 	if cs, err := pub.Confirms(ctx); !errors.Is(err, context.DeadlineExceeded) {
 		s.Fatalf("Confirms returned %v, %v when there was news of every message before; want the error of the context", cs, err)
@@ -156,7 +156,7 @@ func refusedAndOthersPass(s *scene) {
 		}
 	}
 	st.settle(transport.Ack, ds)
-	st.nothing(quiet, "3 of 20 messages were refused")
+	st.nothing(s.quiet(), "3 of 20 messages were refused")
 }
 
 func largestPasses(s *scene) {
@@ -224,7 +224,7 @@ func blockedIsBackPressure(s *scene) {
 	if condition.Reason == "" {
 		s.Log("the broker has given no reason for blocking")
 	}
-	time.Sleep(quiet)
+	time.Sleep(s.quiet())
 	if all.Load() {
 		s.Error("199 messages were published and confirmed by a broker that is blocked")
 	}
@@ -288,7 +288,7 @@ func deduplicates(s *scene) {
 	ds := st.receive(3)
 	s.inOrder(ds, 1, 3)
 	st.settle(transport.Ack, ds)
-	st.nothing(quiet, "the ids of the other three have been there before")
+	st.nothing(s.quiet(), "the ids of the other three have been there before")
 }
 
 func closedPublisher(s *scene) {

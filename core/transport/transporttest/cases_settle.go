@@ -93,11 +93,11 @@ func ackIsFinal(s *scene) {
 	st.grant(100, 1<<20)
 	ds = st.receive(5)
 	s.inOrder(ds, 16, 20)
-	st.nothing(quiet, "messages 1 to 15 are acknowledged, and the connection was closed in peace after that")
+	st.nothing(s.quiet(), "messages 1 to 15 are acknowledged, and the connection was closed in peace after that")
 	st.settle(transport.Ack, ds)
 	_, st = s.again(l, src)
 	st.grant(100, 1<<20)
-	st.nothing(quiet, "everything is acknowledged")
+	st.nothing(s.quiet(), "everything is acknowledged")
 }
 
 func releasedComesAgain(s *scene) {
@@ -124,7 +124,7 @@ func releasedComesAgain(s *scene) {
 		s.marked(ds, before[2:4])
 	}
 	st.settle(transport.Ack, ds)
-	st.nothing(quiet, "everything is acknowledged")
+	st.nothing(s.quiet(), "everything is acknowledged")
 }
 
 func rejectIsFinal(s *scene) {
@@ -137,10 +137,10 @@ func rejectIsFinal(s *scene) {
 	st.settle(transport.Ack, ds[:2])
 	st.settle(transport.Reject, ds[2:4])
 	st.settle(transport.Ack, ds[4:])
-	st.nothing(quiet, "everything is settled for good")
+	st.nothing(s.quiet(), "everything is settled for good")
 	_, st = s.again(l, src)
 	st.grant(100, 1<<20)
-	st.nothing(quiet, "everything is settled for good")
+	st.nothing(s.quiet(), "everything is settled for good")
 }
 
 func settleInAnyOrder(s *scene) {
@@ -164,7 +164,7 @@ func settleInAnyOrder(s *scene) {
 	}
 	_, st = s.again(l, src)
 	st.grant(100, 1<<20)
-	st.nothing(quiet, "everything is settled for good")
+	st.nothing(s.quiet(), "everything is settled for good")
 }
 
 func wrongSettlement(s *scene) {

@@ -83,7 +83,7 @@ func bindAndUnbind(s *scene) {
 		}
 	}
 	l.publisher(sink).publish(message(3)) // a broker may refuse it now
-	st.nothing(quiet, "the binding was taken back")
+	st.nothing(s.quiet(), "the binding was taken back")
 
 	nowhere, _, _ := s.target.Place(s, transport.Queue)
 	if err := t.Bind(s.ctx, transport.Binding{From: fanout, To: nowhere}); !transport.IsPermanent(err) {

@@ -331,6 +331,7 @@ func (m *Memory) Target() Target {
 		},
 		Has:       Capabilities{Acks: true, Confirms: true, Durable: true, ReleaseAtOnce: true, RemoveForgets: true, Retains: true},
 		Carries:   AllFields,
+		Quiet:     50 * time.Millisecond,
 		TooLarge:  defaultMaxBody + 1,
 		Cut:       func(testing.TB) { m.KillConnections("cut") },
 		Blackhole: func(testing.TB) func() { return m.Blackhole() },

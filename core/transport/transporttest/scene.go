@@ -13,10 +13,6 @@ import (
 	"github.com/flogate/flogate/core/transport"
 )
 
-// quiet is how long the suite waits to see that something does not happen. A driver that is too slow to break a rule within
-// it passes; none fails because of it.
-const quiet = 300 * time.Millisecond
-
 // plenty is credit that no case uses up.
 var plenty = transport.Credit{Messages: 100_000, Bytes: 1 << 30}
 
@@ -27,6 +23,14 @@ type scene struct {
 	target Target
 	driver transport.Driver
 	names  int
+}
+
+// quiet is how long to wait to see that something does not happen.
+func (s *scene) quiet() time.Duration {
+	if s.target.Quiet == 0 {
+		return 300 * time.Millisecond
+	}
+	return s.target.Quiet
 }
 
 // name returns a name that nobody has used before, on this broker or another.

@@ -98,6 +98,10 @@ type Target struct {
 	// is wanted for queues only. Wanted where the driver has CapTopology.
 	Place func(t testing.TB, kind transport.PlaceKind) (transport.Place, transport.Source, transport.Sink)
 
+	// Quiet is how long to wait to see that something does not happen; 0 means 300 ms. A driver that is too slow to break a
+	// rule within it passes; none fails because of it.
+	Quiet time.Duration
+
 	// Lacks gives, under the name of each field above that is nil or 0 (from TooLarge on), the reason for it in words.
 	Lacks map[string]string
 
