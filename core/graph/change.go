@@ -8,6 +8,20 @@ import (
 	"slices"
 )
 
+// SetProperty sets a property of the graph; a nil value removes it. The property "name" is the graph's name.
+func (g *Graph) SetProperty(key string, value any) error {
+	if key == "name" {
+		name, ok := value.(string)
+		if !ok && value != nil {
+			return fmt.Errorf("the name of a graph must be a string, not %T", value)
+		}
+		g.Name = name
+		return nil
+	}
+	g.Properties = g.Properties.merge(Metadata{key: value})
+	return nil
+}
+
 // AddNode adds a node at the end.
 func (g *Graph) AddNode(n Node) error {
 	switch {
@@ -271,6 +285,7 @@ func (g *Graph) AddGroup(p Group) error {
 			return fmt.Errorf("group %q: node %q: %w", p.Name, id, ErrNotFound)
 		}
 	}
+	p.Nodes = slices.Clone(p.Nodes) // RenameNode changes them in place
 	g.Groups = append(g.Groups, p)
 	return nil
 }

@@ -15,6 +15,9 @@ func TestRefusedChangeSaysWhyAndLeavesTheGraphUntouched(t *testing.T) {
 		is     error
 		says   string
 	}{
+		"name that is no string": {
+			func(g *graph.Graph) error { return g.SetProperty("name", 1) }, nil, "the name of a graph must be a string, not int",
+		},
 		"node without id": {
 			func(g *graph.Graph) error { return g.AddNode(graph.Node{Component: "X"}) }, nil, "node without an id",
 		},
@@ -218,6 +221,17 @@ func TestMetadataIsMergedAndNilRemoves(t *testing.T) {
 	}
 	if len(g.Groups[0].Metadata) != 0 {
 		t.Errorf("got %v", g.Groups[0].Metadata)
+	}
+}
+
+func TestPropertiesAreSetAndNilRemoves(t *testing.T) {
+	g := graph.New("")
+	must(t,
+		g.SetProperty("name", "n"), g.SetProperty("icon", "cogs"), g.SetProperty("description", "d"),
+		g.SetProperty("environment", map[string]any{"type": "msgflo"}), g.SetProperty("icon", nil),
+	)
+	if g.Name != "n" || g.Runtime() != "msgflo" || len(g.Properties) != 2 {
+		t.Errorf("got %+v", g)
 	}
 }
 

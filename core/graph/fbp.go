@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"unicode/utf8"
 )
 
 // fbpText is a parsed .fbp text: the statements in order, each with its place in the text. What lies between two
@@ -234,10 +235,8 @@ func (p *fbpParser) unexpected(at int, wanted string) {
 		}
 		found = "'('"
 	default:
-		for _, r := range string(p.src[at:min(at+4, len(p.src))]) {
-			found = strconv.QuoteRune(r)
-			break
-		}
+		r, _ := utf8.DecodeRune(p.src[at:])
+		found = strconv.QuoteRune(r)
 	}
 	p.fail(at, "expected %s, found %s", wanted, found)
 }
@@ -301,7 +300,7 @@ func (p *fbpParser) defaultPort(kind statementKind, port *portRef, start, at int
 func (p *fbpParser) chain(at int) (st statement, ok bool) {
 	st = statement{kind: chain, start: at}
 	for {
-		e, ok := p.origin(at)
+		e, ok := p.sender(at)
 		if ok {
 			st.tried = p.after(e)
 			if p.has("->", st.tried) {
@@ -323,7 +322,7 @@ func (p *fbpParser) chain(at int) (st statement, ok bool) {
 			st.end = e.end
 			return st, false
 		}
-		e, ok = p.target(at)
+		e, ok = p.receiver(at)
 		if !ok {
 			p.unexpected(e.end, "a node")
 			return st, false
@@ -345,9 +344,9 @@ func (p *fbpParser) defaults(e element) element {
 	return e
 }
 
-// origin parses what may stand before an arrow: a packet, or [port] node [port]. As in the reference grammar a word and a
+// sender parses what may stand before an arrow: a packet, or [port] node [port]. As in the reference grammar a word and a
 // space are taken for the inport if a node follows that has an outport or a component, else for the node.
-func (p *fbpParser) origin(at int) (e element, ok bool) {
+func (p *fbpParser) sender(at int) (e element, ok bool) {
 	switch white := skipWhite(p.src, at); {
 	case p.has(`'`, at):
 		return p.quoted(at)
@@ -376,8 +375,8 @@ func (p *fbpParser) origin(at int) (e element, ok bool) {
 	return e, true
 }
 
-// target parses what may end a chain: [port] node.
-func (p *fbpParser) target(at int) (e element, ok bool) {
+// receiver parses what may end a chain: [port] node.
+func (p *fbpParser) receiver(at int) (e element, ok bool) {
 	e = element{start: at, end: at}
 	if in, ok := p.port(at); ok {
 		if next := p.spaces(in.end); next > in.end {

@@ -47,9 +47,13 @@ func TestEveryGraphGoesThroughTheOtherFormat(t *testing.T) {
 			g := load(t, file)
 			if filepath.Ext(file) == ".json" {
 				out, err := g.FBP()
-				if err != nil {
-					t.Skipf("the .fbp language has no such names: %v", err)
+				if hasOddNames := map[string]bool{"full.json": true, "escapes.json": true}; hasOddNames[filepath.Base(file)] {
+					if err == nil {
+						t.Errorf("written as\n%s", out)
+					}
+					return
 				}
+				must(t, err)
 				again, err := graph.ParseFBP(file, out)
 				if err != nil {
 					t.Fatalf("%v in\n%s", err, out)
