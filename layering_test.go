@@ -69,13 +69,13 @@ var layers = map[string]layer{
 	"forwarding/fbp/fbptest":       {level: 2, only: forForwarding},
 
 	"core/bridge":     {level: 3, outside: limits},
-	"core/plugin":     {level: 3, outside: slices.Concat(goPlugin, limits)},
 	"core/pluginmain": {level: 3, outside: goPlugin},
 	"core/config":     {level: 3, outside: slices.Concat(hcl, yaml)},
 	"core/library":    {level: 3, outside: slices.Concat(yaml, limits)},
 	"forwarding":      {level: 3, only: forForwarding},
 
 	"core/network":           {level: 4, outside: limits},
+	"core/plugin":            {level: 4, outside: slices.Concat(goPlugin, limits)}, // shares the handshake with pluginmain
 	"core/discovery":         {level: 4, outside: limits},
 	"core/admin":             {level: 4, outside: metrics},
 	"core/embedded":          {level: 4, outside: embedded},
