@@ -15,34 +15,41 @@ import (
 // does, with connections in the order of the .fbp text if it came from one. An error means that metadata or data hold
 // something that JSON cannot.
 func (g *Graph) JSON() ([]byte, error) {
-	text := g.origin.json
+	if text := g.origin.json; text != nil {
+		says := func(src []byte) bool {
+			read, err := ParseJSON("", src, text.opts.options()...)
+			return err == nil && read.Equal(g)
+		}
+		if says(text.src) {
+			return bytes.Clone(text.src), nil
+		}
+		// As with .fbp, what is laid over an old text is read again before it is believed.
+		if out, err := g.overJSON(text.src); err == nil && says(out) {
+			return out, nil
+		}
+	}
 	w := &jsonWriter{g: g}
-	if text == nil {
-		compacted := w.graph("")
-		var out bytes.Buffer
-		if w.err == nil {
-			w.err = json.Indent(&out, []byte(compacted), "", "    ")
-		}
-		if w.err != nil {
-			return nil, fmt.Errorf("write graph as JSON: %w", w.err)
-		}
-		out.WriteByte('\n')
-		return out.Bytes(), nil
+	compacted := w.graph("")
+	var out bytes.Buffer
+	if w.err == nil {
+		w.err = json.Indent(&out, []byte(compacted), "", "    ")
 	}
-	if same, err := ParseJSON("", text.src, text.with()...); err == nil && same.Equal(g) {
-		return bytes.Clone(text.src), nil
-	}
-	start := skipWhite(text.src, 0)
-	end := valueEnd(text.src, start)
-	w.newline, w.indent = layoutOf(text.src)
-	body := w.graph(string(text.src[start:end]))
 	if w.err != nil {
 		return nil, fmt.Errorf("write graph as JSON: %w", w.err)
 	}
-	return slices.Concat(text.src[:start], []byte(body), text.src[end:]), nil
+	out.WriteByte('\n')
+	return out.Bytes(), nil
 }
 
-func (t *jsonText) with() []Option { return t.opts.options() }
+// overJSON lays the graph over the text it was parsed from.
+func (g *Graph) overJSON(src []byte) ([]byte, error) {
+	start := skipWhite(src, 0)
+	end := valueEnd(src, start)
+	w := &jsonWriter{g: g}
+	w.newline, w.indent = layoutOf(src[start:end])
+	body := w.graph(string(src[start:end]))
+	return slices.Concat(src[:start], []byte(body), src[end:]), w.err
+}
 
 func (o options) options() []Option {
 	if o.caseSensitive {
