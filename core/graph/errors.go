@@ -26,7 +26,7 @@ func (e *Error) Error() string {
 }
 
 // Errors is everything that is wrong with the text of a graph, in the order of the text. It is what ParseFBP and
-// ParseJSON return as their error: use errors.As to get at the positions.
+// ParseJSON return as their error: errors.AsType[Errors] gets at the positions.
 type Errors []*Error
 
 // Error returns one line for each.

@@ -46,8 +46,7 @@ func ExampleErrors() {
 	_, err := graph.ParseFBP("hall.fbp", []byte(`button(demo/Button) PRESSED -> START motor
 lamp(demo/Light; -> IN x
 `))
-	var all graph.Errors
-	if errors.As(err, &all) {
+	if all, ok := errors.AsType[graph.Errors](err); ok {
 		for _, one := range all {
 			fmt.Printf("line %d, column %d: %s\n", one.Line, one.Column, one.Message)
 		}

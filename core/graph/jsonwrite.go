@@ -329,7 +329,7 @@ func spaced(raw string) string {
 		c := raw[i]
 		out.WriteByte(c)
 		switch {
-		case c == '"' && !(inString && escaped(raw, i)):
+		case c == '"' && (!inString || !escaped(raw, i)):
 			inString = !inString
 		case !inString && (c == ',' || c == ':'):
 			out.WriteByte(' ')
