@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	"github.com/rabbitmq/amqp091-go"
 
 	"github.com/flogate/flogate/core/transport"
@@ -516,5 +517,39 @@ func TestTLS(t *testing.T) {
 		if strings.Contains(name, "authority") && !transport.IsPermanent(err) {
 			t.Errorf("%s: %v; want a Permanent error", name, err)
 		}
+	}
+}
+
+// TestExclusiveConsumerMayLeave: whoever comes second is refused, and may try again.
+func TestExclusiveConsumerMayLeave(t *testing.T) {
+	url := brokers.RabbitMQ(t).URL()
+	first, second := connect(t, url), connect(t, url)
+	const options = `{"kind":"queue","declare":true,"exclusive":true}`
+	s := subscribe(t, first, "q", options)
+	ctx := deadline(t, patience)
+	if _, err := second.Subscribe(ctx, transport.Source{Address: "q", Options: json.RawMessage(options)}); err == nil || transport.IsPermanent(err) {
+		t.Fatalf("subscribe beside an exclusive consumer: %v; want an error that passes", err)
+	}
+	must(t, s.Close(ctx))
+	subscribe(t, second, "q", options)
+}
+
+// TestRepeatedHeadersAreAnArray is what other clients of the broker see.
+func TestRepeatedHeadersAreAnArray(t *testing.T) {
+	url := brokers.RabbitMQ(t).URL()
+	c, ch := connect(t, url), peer(t, url)
+	send(t, publish(t, c, "q", ""), transport.Message{Retain: true, Headers: []transport.Header{
+		{Name: "h", Value: "1"}, {Name: "other", Value: "x"}, {Name: "h", Value: "2"}, {Name: "raw", Value: "\xff", Binary: true},
+	}})
+	d, ok, err := ch.Get("q", true)
+	if err != nil || !ok {
+		t.Fatal(ok, err)
+	}
+	want := amqp091.Table{"h": []any{"1", "2"}, "other": "x", "raw": []byte("\xff"), retainHeader: true}
+	if diff := cmp.Diff(want, d.Headers); diff != "" {
+		t.Error(diff)
+	}
+	if d.DeliveryMode != amqp091.Persistent {
+		t.Error("the message is not persistent")
 	}
 }

@@ -56,6 +56,9 @@ func toMessage(d *amqp091.Delivery, queue string) transport.Message {
 
 // toTTL reads an expiration in milliseconds. The broker does not say how much of it is over.
 func toTTL(expiration string) time.Duration {
+	if expiration == "" {
+		return 0
+	}
 	ms, err := strconv.ParseInt(expiration, 10, 64)
 	if err != nil || ms <= 0 || ms > math.MaxInt64/int64(time.Millisecond) {
 		return 0
