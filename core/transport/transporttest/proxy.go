@@ -118,7 +118,6 @@ func (p *Proxy) serve(down net.Conn) {
 	}
 	up, err := net.Dial("tcp", p.upstream)
 	if err != nil {
-		_ = setLinger(down)
 		return
 	}
 	defer func() { _ = up.Close() }()
