@@ -168,6 +168,9 @@ const (
 // caseLimit bounds one case. It is for the slowest broker on a loaded machine; a case takes well under a second otherwise.
 const caseLimit = 30 * time.Second
 
+// restartLimit is what the restart of a broker may add: RabbitMQ needs 10 s alone, and a minute beside other tests.
+const restartLimit = 2 * time.Minute
+
 // Run examines a driver. No case has more than 20 deliveries unsettled at a time or more than 800 messages queued, so that brokers pass with the configuration they come with.
 //
 // Each case is a subtest. Cases do not run in parallel, and no other test may run beside them, because
@@ -182,7 +185,11 @@ func Run(t *testing.T, target Target) {
 			if why := c.without(target); why != "" {
 				t.Skip("does not apply: " + why)
 			}
-			c.report(t, c.examine(t, target, caseLimit))
+			limit := caseLimit
+			if slices.Contains(c.needs, "Restart") {
+				limit += restartLimit
+			}
+			c.report(t, c.examine(t, target, limit))
 		})
 	}
 }
