@@ -28,7 +28,7 @@ func withoutConfirms(g Target) string {
 	return ""
 }
 
-// unlessBoth combines reasons.
+// unlessAny returns the first reason there is.
 func unlessAny(fs ...func(Target) string) func(Target) string {
 	return func(g Target) string {
 		for _, f := range fs {
