@@ -25,7 +25,8 @@ const (
 )
 
 // streamSubscription pulls from a durable consumer exactly what there is credit for. One pull is out at a time: its number
-// of messages then bounds what arrives, whatever the server makes of it.
+// of messages then bounds what arrives, whatever the server makes of it. More gain nothing, near or far: what holds the
+// server back is the window of unsettled messages, and the next pull goes where the acknowledgements go.
 type streamSubscription struct {
 	conn     *conn
 	consumer consumer
@@ -111,17 +112,6 @@ func (s *streamSubscription) receive(msg *nats.Msg) {
 		s.conn.log.Warn("a message without a place in the stream", "address", msg.Subject, "err", err)
 		return
 	}
-	m, ttl := decode(msg.Header)
-	m.Body, m.Address, m.Durable = msg.Data, msg.Subject, true
-	m.SourceID = fmt.Sprintf("%s:%d:%d", meta.Stream, meta.Sequence.Stream, meta.Timestamp.UnixNano())
-	m.Redelivered = meta.NumDelivered > 1
-	m.Attempt = uint32(min(meta.NumDelivered, 1<<32-1))
-	if meta.Sequence.Stream <= s.consumer.seen {
-		m.Redelivered, m.Attempt = true, 0 // the count began anew
-	}
-	if ttl > 0 {
-		m.TTL = max(time.Millisecond, ttl-time.Since(meta.Timestamp))
-	}
 	now := time.Now()
 	t := &token{reply: msg.Reply, seq: meta.Sequence.Stream, told: now}
 
@@ -146,7 +136,33 @@ func (s *streamSubscription) receive(msg *nats.Msg) {
 	s.live = append(s.live, t)
 	s.next(now)
 	s.mu.Unlock()
-	s.inbox.Put(m, t)
+	s.inbox.Put(s.message(msg, meta, now), t)
+}
+
+func (s *streamSubscription) message(msg *nats.Msg, meta *nats.MsgMetadata, now time.Time) transport.Message {
+	m, ttl := decode(msg.Header)
+	m.Body, m.Address, m.Durable = msg.Data, msg.Subject, true
+	m.SourceID = sourceID(meta)
+	m.Redelivered = meta.NumDelivered > 1
+	m.Attempt = uint32(min(meta.NumDelivered, 1<<32-1))
+	if meta.Sequence.Stream <= s.consumer.seen {
+		m.Redelivered, m.Attempt = true, 0 // the count began anew
+	}
+	if ttl > 0 {
+		m.TTL = max(time.Millisecond, ttl-now.Sub(meta.Timestamp))
+	}
+	return m
+}
+
+// sourceID names a message for ever: a stream that was removed and made again counts from 1, but at another time.
+func sourceID(meta *nats.MsgMetadata) string {
+	id := make([]byte, 0, len(meta.Stream)+2+2*20)
+	id = append(id, meta.Stream...)
+	id = append(id, ':')
+	id = strconv.AppendUint(id, meta.Sequence.Stream, 10)
+	id = append(id, ':')
+	id = strconv.AppendInt(id, meta.Timestamp.UnixNano(), 10)
+	return string(id)
 }
 
 func (s *streamSubscription) find(seq uint64) *token {
@@ -172,7 +188,7 @@ func (s *streamSubscription) status(id string, h nats.Header) {
 	case code == "100": // the server is alive
 		s.mu.Unlock()
 		return
-	case code == "408", code == "404":
+	case code == "408", code == "404", code == "409" && strings.Contains(lower, "batch completed"):
 	case code == "409" && strings.Contains(lower, "maxbytes"):
 		s.single = true
 	case code == "409" && !strings.Contains(lower, "consumer"):

@@ -501,3 +501,25 @@ func TestStreamMapping(t *testing.T) {
 		t.Error(diff)
 	}
 }
+
+// When a pull has brought what it asked for, the next one goes out at once.
+func TestPullsFollowOneAnotherWithoutPause(t *testing.T) {
+	b := server(t)
+	_, js := peer(t, b.URL())
+	makeStream(t, js, jetstream.StreamConfig{Name: "S", Subjects: []string{"s"}, Storage: jetstream.MemoryStorage})
+	const n = 500
+	fill(t, js, "s", 1, n)
+	s := subscribe(t, connect(t, b.URL(), "site/bus"), source("in", "s", 10, obj(t, map[string]any{"stream": "S"})))
+	start := time.Now()
+	for got := 0; got < n; {
+		ds := receive(t, s, 10)
+		got += len(ds)
+		settle(t, s, ds[0].Seq, ds[len(ds)-1].Seq, transport.Ack)
+		if err := s.Grant(transport.Credit{Messages: int64(len(ds)), Bytes: 10_000}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if took := time.Since(start); took > 10*time.Second {
+		t.Errorf("50 windows took %v: that is a pause for each", took)
+	}
+}
