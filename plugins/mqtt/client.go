@@ -25,9 +25,9 @@ const (
 	// handTime bounds one attempt to hand a message to the library's writer, which may be waiting for the network.
 	handTime = time.Second
 	// goodbyeTime is for the last acknowledgements and for the broker to hang up, stopTime for the end of the library's
-	// goroutines.
+	// goroutines after that.
 	goodbyeTime = time.Second
-	stopTime    = 10 * time.Second
+	stopTime    = 5 * time.Second
 )
 
 // packet is what it takes to acknowledge a message.
@@ -50,13 +50,15 @@ type client struct {
 	ping  time.Duration
 	lost  chan error    // has an element when the library has given up
 	quit  chan struct{} // closed by stop
+	work  chan struct{} // has an element when there are acknowledgements
 	ended chan struct{} // closed when no goroutine of the library is left
 
 	mu   sync.Mutex
-	acks []byte
+	acks []byte      // packets to be written
 	why  error       // given to stop, or why the connection was lost
 	bye  *time.Timer // set by stop: ends the link if peace takes too long
-	work chan struct{}
+
+	spare []byte // run's alone: a buffer to be used again
 }
 
 // open connects. handle is called for each message, possibly before open returns, and must not block. The caller must
@@ -128,7 +130,11 @@ func dial(ctx context.Context, s settings) (*link, error) {
 	}
 	// The link reads much at a time by itself. Some brokers leave Nagle's algorithm on.
 	conn = coalesce.Wrap(conn, coalesce.Options{ReadBuffer: 1, QuickAck: true})
-	return newLink(conn, tcp, 2*s.keepAlive), conn.SetDeadline(time.Now().Add(handshakeTime))
+	l := newLink(conn, tcp, 2*s.keepAlive)
+	if err := conn.SetDeadline(time.Now().Add(handshakeTime)); err != nil {
+		return nil, l.fail(err)
+	}
+	return l, nil
 }
 
 // classifyTLS marks what only another configuration can mend. An expired certificate of the broker is none of it.
@@ -179,14 +185,15 @@ func (c *client) run() error {
 	for {
 		select {
 		case <-pings.C:
-			_, _ = c.link.Write([]byte{typePingreq, 0}) // a failure arrives as the loss
+			_, _ = c.link.Write([]byte{typePingreq, 0}) // a failure ends the link
 		case <-c.work:
 			c.flush()
-		case err := <-c.lost:
-			return c.because(c.link.fail(err))
+		case <-c.link.down:
+			return c.because(c.gone())
 		case <-c.quit:
 			c.flush()
-			c.disconnect()
+			c.link.leave()
+			_ = c.gone() // we know why
 			return c.because(transport.ErrClosed)
 		}
 	}
@@ -217,20 +224,23 @@ func (c *client) stop(why error) {
 	close(c.quit)
 }
 
-// disconnect ends the connection, at best when the broker has read everything, and waits until the library's client is
-// gone. The library reports the end of the link as a loss; if it does not, its Disconnect, which returns early, has to be
-// called twice: the second call waits for the first to be done.
-func (c *client) disconnect() {
-	c.link.leave()
-	patience := time.NewTimer(goodbyeTime + stopTime/2)
+// gone waits until nothing of the library is left, and returns why the link has ended. The library reports the end of a
+// link as a loss. Should it not, its Disconnect, which returns early, has to be called twice: the second call waits for the
+// first to be done.
+func (c *client) gone() error {
+	patience := time.NewTimer(goodbyeTime + stopTime)
 	defer patience.Stop()
 	select {
-	case <-c.lost:
-		return
+	case err := <-c.lost:
+		if why := c.link.fail(err); !errors.Is(why, net.ErrClosed) {
+			return why
+		}
+		return err // the library has closed the link, and this is why
 	case <-patience.C:
+		c.paho.Disconnect(0)
+		c.paho.Disconnect(uint(stopTime / time.Millisecond))
+		return c.link.fail(errGone)
 	}
-	c.paho.Disconnect(0)
-	c.paho.Disconnect(uint(stopTime / time.Millisecond))
 }
 
 // ack makes run acknowledge packets soon, in this order. Those that come together leave in one write, past the library,
@@ -253,11 +263,12 @@ func (c *client) ack(ps ...packet) {
 func (c *client) flush() {
 	c.mu.Lock()
 	acks := c.acks
-	c.acks = nil
+	c.acks = c.spare[:0]
 	c.mu.Unlock()
 	if len(acks) > 0 {
-		_, _ = c.link.Write(acks) // a failure arrives as the loss
+		_, _ = c.link.Write(acks) // a failure ends the link
 	}
+	c.spare = acks
 }
 
 // noStore keeps nothing: a client has one life, and what it did not get through is sent again by the caller.

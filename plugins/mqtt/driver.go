@@ -11,8 +11,8 @@ import (
 // driver has nothing but the log: everything else belongs to a connection.
 type driver struct{ log *slog.Logger }
 
-// New returns the driver for MQTT 3.1.1. It logs what loses messages and is nobody's error: a session that still holds
-// the subscription of an earlier address, a message that is larger than allowed.
+// New returns the driver for MQTT 3.1.1. It logs what an operator should know and is nobody's error: messages of an earlier
+// address that a session still brings, a quality of service that is lower than asked for.
 func New(log *slog.Logger) transport.Driver { return &driver{log: log} }
 
 func (d *driver) Describe(context.Context) (transport.Description, error) {

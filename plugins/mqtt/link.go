@@ -73,10 +73,11 @@ type link struct {
 	paused bool
 	going  bool // DISCONNECT is on its way: nothing more is wanted
 	err    error
+	down   chan struct{} // closed when err is set
 }
 
 func newLink(conn net.Conn, socket io.Closer, silence time.Duration) *link {
-	l := &link{Conn: conn, socket: socket, silence: silence}
+	l := &link{Conn: conn, socket: socket, silence: silence, down: make(chan struct{})}
 	l.moved.L = &l.mu
 	l.in = bufio.NewReaderSize(impatient{l}, readBuffer)
 	return l
@@ -255,6 +256,7 @@ func (l *link) fail(err error) error {
 	if l.err == nil {
 		l.err = err
 		l.moved.Broadcast()
+		close(l.down)
 		_ = l.socket.Close() // the reason is known
 		_ = l.Conn.Close()
 	}
