@@ -553,3 +553,47 @@ func TestRepeatedHeadersAreAnArray(t *testing.T) {
 		t.Error("the message is not persistent")
 	}
 }
+
+// TestAlarmHoldsPublishersAndNothingElse raises a memory alarm: what is published waits, what is consumed is acknowledged,
+// and everything can be closed.
+func TestAlarmHoldsPublishersAndNothingElse(t *testing.T) {
+	b := brokers.OwnRabbitMQ(t)
+	c, ch := connect(t, b.URL()), peer(t, b.URL())
+	var msgs []transport.Message
+	for i := range 10 {
+		msgs = append(msgs, text(i))
+	}
+	p := publish(t, c, "q", "")
+	send(t, p, msgs...)
+	b.Ctl("set_vm_memory_high_watermark", "absolute", "1MB")
+	ctx := deadline(t, time.Minute)
+	must(t, p.Publish(ctx, []transport.Message{text(10)}))
+	if cond, err := c.Next(ctx); err != nil || !cond.Blocked || cond.Reason == "" {
+		t.Fatalf("the condition is %+v, %v; want it blocked, with the reason", cond, err)
+	}
+	short, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
+	if cs, err := p.Confirms(short); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("confirms are %v, %v while the broker takes nothing", cs, err)
+	}
+	if _, err := c.Publish(short, transport.Sink{Address: "another"}); err == nil {
+		t.Error("a publisher was opened on a connection that the broker does not read")
+	}
+
+	s := subscribe(t, c, "q", "")
+	settle(t, s, transport.Ack, 1, receive(t, s, 10)[9].Seq)
+	must(t, s.Close(ctx))
+	if q, err := ch.QueueDeclarePassive("q", true, false, false, false, nil); err != nil || q.Messages != 0 {
+		t.Errorf("%d messages are left, %v; want all acknowledged during the alarm", q.Messages, err)
+	}
+
+	start := time.Now()
+	must(t, p.Close(ctx))
+	must(t, c.Close(ctx))
+	if took := time.Since(start); took > 5*closeGrace {
+		t.Errorf("closing took %v", took)
+	}
+	b.Ctl("set_vm_memory_high_watermark", "0.4")
+	next := connect(t, b.URL())
+	send(t, publish(t, next, "q", ""), text(11))
+}

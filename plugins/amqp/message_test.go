@@ -86,9 +86,17 @@ func TestOtherTypesBecomeText(t *testing.T) {
 		"whole": amqp091.Decimal{Value: 12},
 	})
 	want := []transport.Header{
-		{Name: "array", Value: `[1,"two"]`}, {Name: "bool", Value: "true"}, {Name: "byte", Value: "7"}, {Name: "decimal", Value: "-0.05"},
-		{Name: "double", Value: "1.5"}, {Name: "float", Value: "0.1"}, {Name: "int", Value: "-3"}, {Name: "long", Value: "1099511627776"},
-		{Name: "nil"}, {Name: "table", Value: `{"a":"1970-01-01T00:00:00Z","b":"x"}`}, {Name: "time", Value: "2001-09-09T01:46:40Z"},
+		{Name: "array", Value: `[1,"two"]`},
+		{Name: "bool", Value: "true"},
+		{Name: "byte", Value: "7"},
+		{Name: "decimal", Value: "-0.05"},
+		{Name: "double", Value: "1.5"},
+		{Name: "float", Value: "0.1"},
+		{Name: "int", Value: "-3"},
+		{Name: "long", Value: "1099511627776"},
+		{Name: "nil"},
+		{Name: "table", Value: `{"a":"1970-01-01T00:00:00Z","b":"x"}`},
+		{Name: "time", Value: "2001-09-09T01:46:40Z"},
 		{Name: "whole", Value: "12"},
 	}
 	if d := cmp.Diff(want, got); d != "" {
