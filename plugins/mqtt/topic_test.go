@@ -113,8 +113,13 @@ func TestFilterMadeOfATopicMatchesIt(t *testing.T) {
 func TestClientIDs(t *testing.T) {
 	seen := map[string]string{}
 	for _, names := range [][2]string{
-		{"site/house", "a.out"}, {"site/house", "aout"}, {"site/hous", "ea.out"}, {"site", "house/a.out"},
-		{"", ""}, {"☃", "☃☃☃"}, {strings.Repeat("long", 100), strings.Repeat("name", 100)},
+		{"site/house", "a.out"},
+		{"site/house", "aout"},
+		{"site/hous", "ea.out"},
+		{"site", "house/a.out"},
+		{"", ""},
+		{"☃", "☃☃☃"},
+		{strings.Repeat("long", 100), strings.Repeat("name", 100)},
 	} {
 		id := subscriberID("", names[0], names[1])
 		if other, ok := seen[id]; ok {
