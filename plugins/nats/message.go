@@ -31,6 +31,7 @@ const (
 	natsExpectIn    = "Nats-Expected-Stream"
 	flogateCreated  = "Flogate-Created"  // RFC 3339
 	flogatePriority = "Flogate-Priority" // 1 to 255
+	flogateRetain   = "Flogate-Retain"   // "true"
 	flogateField    = "Flogate-Field"    // "Correlation-Id=AAEC": a field of the list above, base64
 	flogateHeader   = "Flogate-Header"   // "text a+b=c%0A", "binary n=AAEC": a header, name and text percent-encoded, bytes base64
 )
@@ -66,6 +67,9 @@ func encode(m *transport.Message, replyHeader bool) nats.Header {
 	}
 	if m.Priority > 0 {
 		e.add(flogatePriority, strconv.Itoa(int(m.Priority)))
+	}
+	if m.Retain {
+		e.add(flogateRetain, "true")
 	}
 	for _, h := range m.Headers {
 		switch {
@@ -157,6 +161,8 @@ func decode(h nats.Header) (m transport.Message, ttl time.Duration) {
 			if p, err := strconv.ParseUint(values[0], 10, 8); err == nil {
 				m.Priority = uint8(p)
 			}
+		case flogateRetain:
+			m.Retain = values[0] == "true"
 		case flogateField:
 			for _, v := range values {
 				name, coded, _ := strings.Cut(v, "=")

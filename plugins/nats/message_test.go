@@ -22,7 +22,7 @@ func TestHeadersRoundTrip(t *testing.T) {
 		m := transport.Message{
 			ContentType: text.Draw(t, "content type"), ContentEncoding: text.Draw(t, "content encoding"),
 			ID: text.Draw(t, "id"), CorrelationID: text.Draw(t, "correlation id"), ReplyTo: text.Draw(t, "reply to"),
-			Priority: rapid.Uint8().Draw(t, "priority"),
+			Priority: rapid.Uint8().Draw(t, "priority"), Retain: rapid.Bool().Draw(t, "retain"),
 		}
 		if s := rapid.Int64Range(0, 1<<40).Draw(t, "created"); s > 0 {
 			m.Created = time.Unix(0, s).UTC()
