@@ -31,7 +31,7 @@ var (
 	hcl      = []string{"github.com/hashicorp/hcl/v2", "github.com/zclconf/go-cty"}
 	yaml     = []string{"github.com/goccy/go-yaml"}
 	limits   = []string{"golang.org/x/sync", "golang.org/x/time"}
-	terminal = []string{"github.com/spf13/cobra", "github.com/fsnotify/fsnotify", "golang.org/x/term"}
+	terminal = []string{"github.com/spf13/cobra", "github.com/spf13/pflag", "github.com/fsnotify/fsnotify", "golang.org/x/term"}
 	metrics  = []string{"github.com/prometheus/client_golang"}
 	paho     = []string{"github.com/eclipse/paho.mqtt.golang"}
 	amqp     = []string{"github.com/rabbitmq/amqp091-go"}

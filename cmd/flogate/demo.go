@@ -2,9 +2,9 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
-	"os"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -13,7 +13,7 @@ import (
 )
 
 func (a *app) demoCommand() *cobra.Command {
-	w := where{timeout: time.Minute}
+	var w where
 	var every time.Duration
 	cmd := &cobra.Command{
 		Use:    "demo button|motor|warninglight",
@@ -29,9 +29,7 @@ runs for three seconds when it is started, the warning light is on while it runs
 				return err
 			}
 			ctx := cmd.Context()
-			opening, cancel := context.WithTimeout(ctx, w.timeout)
-			defer cancel()
-			conn, err := a.connect(opening, w)
+			conn, err := a.connectPatiently(ctx, &w)
 			if err != nil {
 				return err
 			}
@@ -53,9 +51,28 @@ runs for three seconds when it is started, the warning light is on while it runs
 			return err
 		},
 	}
-	cmd.Flags().StringVar(&w.broker, "broker", os.Getenv("MSGFLO_BROKER"), "the broker's URL (default: MSGFLO_BROKER)")
+	cmd.Flags().StringVar(&w.broker, "broker", "", "the broker's URL (default: $MSGFLO_BROKER)")
+	cmd.Flags().DurationVar(&w.timeout, "timeout", time.Minute, "how long to wait for the broker")
 	cmd.Flags().DurationVar(&every, "every", 10*time.Second, "how often the button is pressed by itself; 0 for never")
 	return cmd
+}
+
+// connectPatiently is connect for as long as w.timeout: a broker may be started at the same time.
+func (a *app) connectPatiently(ctx context.Context, w *where) (transport.Conn, error) {
+	ctx, cancel := context.WithTimeout(ctx, w.timeout)
+	defer cancel()
+	for {
+		conn, err := a.connect(ctx, w)
+		var exit *exitError
+		if err == nil || transport.IsPermanent(err) || !errors.As(err, &exit) || exit.code != exitUnreachable {
+			return conn, err
+		}
+		select {
+		case <-time.After(200 * time.Millisecond):
+		case <-ctx.Done():
+			return nil, err
+		}
+	}
 }
 
 // demo is a participant of the demo site.

@@ -75,6 +75,7 @@ What the .fbp language has no words for is named on standard error.`,
 		},
 	}
 	cmd.Flags().StringVar(&to, "to", "", "fbp or json (default: the other one)")
+	_ = cmd.RegisterFlagCompletionFunc("to", words("fbp", "json")) // the flag exists
 	cmd.Flags().StringVarP(&output, "output", "o", "", "write to this file")
 	return cmd
 }

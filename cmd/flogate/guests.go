@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"os"
 	"strings"
@@ -59,7 +58,7 @@ func (g *guests) driver(_ context.Context, directory, transportType string) (tra
 			return g.open(e)
 		}
 	}
-	return nil, fmt.Errorf("there is no transport %q; there are %s", transportType, strings.Join(g.types(directory), ", "))
+	return nil, usagef("there is no transport %q; there are %s", transportType, strings.Join(g.types(directory), ", "))
 }
 
 func (g *guests) open(e plugin.Executable) (transport.Driver, error) {

@@ -60,6 +60,23 @@ func loadSite(ctx context.Context, path string, log *slog.Logger) (*config.Site,
 	return site, diags, nil
 }
 
+// siteFlag gives a command its --config.
+func siteFlag(cmd *cobra.Command, site *string, usage string) {
+	cmd.Flags().StringVarP(site, "config", "c", "", usage)
+	_ = cmd.MarkFlagFilename("config", "hcl") // the flag exists
+}
+
+// oneSite returns the one site file that a command is about, which may be given with --config or without.
+func oneSite(cmd *cobra.Command, args []string, flag string) (string, error) {
+	switch {
+	case len(args) == 0 && flag != "":
+		return flag, nil
+	case len(args) == 1 && flag == "":
+		return args[0], nil
+	}
+	return "", usagef("%s wants one site file: %[1]s site.hcl", cmd.CommandPath())
+}
+
 func (a *app) validateCommand() *cobra.Command {
 	var site string
 	var asJSON bool
@@ -70,24 +87,23 @@ func (a *app) validateCommand() *cobra.Command {
 of each transport. It says everything that is wrong at once, and connects to nothing.
 Exit code 3 means that something is wrong.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if len(args) == 1 && site == "" {
-				site = args[0]
-			} else if len(args) > 0 || site == "" {
-				return usagef("validate wants one site file")
-			}
-			if asJSON {
-				return a.validateJSON(cmd.Context(), site)
-			}
-			s, err := a.load(cmd.Context(), site)
+			path, err := oneSite(cmd, args, site)
 			if err != nil {
 				return err
 			}
-			_, err = fmt.Fprintf(a.stdout, "%s is valid: %s, %s, %s\n", site, count(len(s.Brokers), "broker"),
+			if asJSON {
+				return a.validateJSON(cmd.Context(), path)
+			}
+			s, err := a.load(cmd.Context(), path)
+			if err != nil {
+				return err
+			}
+			_, err = fmt.Fprintf(a.stdout, "%s is valid: %s, %s, %s\n", path, count(len(s.Brokers), "broker"),
 				count(len(s.Graphs), "graph"), count(len(s.Participants), "participant"))
 			return err
 		},
 	}
-	cmd.Flags().StringVarP(&site, "config", "c", "", "the site file")
+	siteFlag(cmd, &site, "the site file")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	return cmd
 }
@@ -107,7 +123,7 @@ func (a *app) validateJSON(ctx context.Context, path string) error {
 			Severity: config.Error, Summary: loadErr.Error(), Where: config.Range{File: path},
 		})
 	}
-	if err := json.NewEncoder(a.stdout).Encode(out); err != nil {
+	if err := a.printJSON(out); err != nil {
 		return err
 	}
 	if loadErr != nil {

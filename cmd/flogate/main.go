@@ -3,6 +3,7 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -11,8 +12,10 @@ import (
 	"os/signal"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 	"golang.org/x/term"
 )
 
@@ -61,7 +64,7 @@ func run(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	root.SetIn(stdin)
 	root.SetOut(stdout)
 	root.SetErr(stderr)
-	err := root.ExecuteContext(ctx)
+	asked, err := root.ExecuteContextC(ctx)
 	var exit *exitError
 	switch {
 	case err == nil:
@@ -72,7 +75,7 @@ func run(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	if !errors.Is(err, errReported) {
 		fmt.Fprintf(stderr, "flogate: %v\n", err)
 		if exit.code == exitUsage {
-			fmt.Fprintln(stderr, "See 'flogate --help'.")
+			fmt.Fprintf(stderr, "See '%s --help'.\n", asked.CommandPath())
 		}
 	}
 	return exit.code
@@ -104,15 +107,19 @@ Exit codes: 0 done, 1 failed, 2 wrong usage, 3 the site file is not valid,
 			return a.runSite(cmd.Context(), site)
 		},
 	}
-	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usagef("%w", err) })
+	root.SetFlagErrorFunc(flagError)
 	flags := root.PersistentFlags()
 	flags.TextVar(&a.logLevel, "log-level", &a.logLevel, "debug, info, warn or error")
 	flags.StringVar(&a.logFormat, "log-format", "", "text or json (default: text on a terminal, else json)")
 	root.Flags().StringVarP(&site, "config", "c", "", "the site file")
 	_ = root.MarkFlagFilename("config", "hcl") // the flag exists
+	// The flags exist.
+	_ = root.RegisterFlagCompletionFunc("log-level", words("debug", "info", "warn", "error"))
+	_ = root.RegisterFlagCompletionFunc("log-format", words("text", "json"))
 	root.AddCommand(
 		a.runCommand(),
 		a.validateCommand(),
+		a.explainCommand(),
 		a.brokerCommand(),
 		a.pluginCommand(),
 		a.sendCommand(),
@@ -127,21 +134,42 @@ Exit codes: 0 done, 1 failed, 2 wrong usage, 3 the site file is not valid,
 
 // logger returns the logger that the flags ask for. It writes to stderr, so that stdout is for what was asked for.
 func (a *app) logger() (*slog.Logger, error) {
-	opts := &slog.HandlerOptions{Level: &a.logLevel}
+	terminal := isTerminal(a.stderr)
 	format := a.logFormat
 	if format == "" {
-		format = "json"
-		if isTerminal(a.stderr) {
-			format = "text"
-		}
+		format = map[bool]string{true: "text", false: "json"}[terminal]
 	}
 	switch format {
 	case "text":
-		return slog.New(slog.NewTextHandler(a.stderr, opts)), nil
+		clock := time.DateTime
+		if terminal {
+			clock = time.TimeOnly // whoever sits there knows the day
+		}
+		return slog.New(slog.NewTextHandler(a.stderr, &slog.HandlerOptions{Level: &a.logLevel, ReplaceAttr: readable(clock)})), nil
 	case "json":
-		return slog.New(slog.NewJSONHandler(a.stderr, opts)), nil
+		return slog.New(slog.NewJSONHandler(a.stderr, &slog.HandlerOptions{Level: &a.logLevel, ReplaceAttr: readable("")})), nil
 	}
 	return nil, usagef("--log-format is %q: it is text or json", format)
+}
+
+// readable writes durations as people do, not in nanoseconds, and the time of a record in the layout, if there is one.
+func readable(clock string) func(groups []string, at slog.Attr) slog.Attr {
+	return func(groups []string, at slog.Attr) slog.Attr {
+		switch {
+		case at.Value.Kind() == slog.KindDuration:
+			at.Value = slog.StringValue(at.Value.Duration().Round(time.Millisecond).String())
+		case clock != "" && len(groups) == 0 && at.Key == slog.TimeKey:
+			at.Value = slog.StringValue(at.Value.Time().Format(clock))
+		}
+		return at
+	}
+}
+
+// printJSON prints a value on standard output, a line for a person to read or a program to parse.
+func (a *app) printJSON(v any) error {
+	enc := json.NewEncoder(a.stdout)
+	enc.SetEscapeHTML(false) // an edge is "a.out -> b.in"
+	return enc.Encode(v)
 }
 
 func isTerminal(w io.Writer) bool {
@@ -154,17 +182,49 @@ func noArgs(cmd *cobra.Command, args []string) error {
 	if len(args) == 0 {
 		return nil
 	}
-	if s := cmd.SuggestionsFor(args[0]); len(s) > 0 {
-		return usagef("unknown command %q. Did you mean %s?", args[0], strings.Join(s, " or "))
+	if !cmd.HasAvailableSubCommands() {
+		return usagef("%s takes no arguments, and there is %q", cmd.CommandPath(), args[0])
 	}
-	return usagef("unknown command %q for %q", args[0], cmd.CommandPath())
+	return usagef("unknown command %q for %q.%s", args[0], cmd.CommandPath(), didYouMean(cmd, args[0], ""))
+}
+
+// flagError gives a wrong flag our exit code, and a guess at what was meant.
+func flagError(cmd *cobra.Command, err error) error {
+	var unknown *pflag.NotExistError
+	if !errors.As(err, &unknown) {
+		return usagef("%w", err)
+	}
+	// A command with a sub-command for each flag, because cobra guesses at nothing else.
+	flags := &cobra.Command{}
+	cmd.Flags().VisitAll(func(f *pflag.Flag) {
+		flags.AddCommand(&cobra.Command{Use: f.Name, Run: func(*cobra.Command, []string) {}})
+	})
+	return usagef("%w for %q.%s", err, cmd.CommandPath(), didYouMean(flags, unknown.GetSpecifiedName(), "--"))
+}
+
+// didYouMean guesses which sub-command was meant. It is empty, or a sentence after a blank.
+func didYouMean(cmd *cobra.Command, given, prefix string) string {
+	cmd.SuggestionsMinimumDistance = 2
+	found := cmd.SuggestionsFor(given)
+	if len(found) == 0 {
+		return ""
+	}
+	for i, f := range found {
+		found[i] = prefix + f
+	}
+	return fmt.Sprintf(" Did you mean %s?", strings.Join(found, " or "))
+}
+
+// words completes a flag with what it may be.
+func words(list ...string) cobra.CompletionFunc {
+	return cobra.FixedCompletions(list, cobra.ShellCompDirectiveNoFileComp)
 }
 
 // exactArgs wants one argument for each name.
 func exactArgs(names ...string) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, args []string) error {
 		if len(args) != len(names) {
-			return usagef("%s wants %d argument(s): %s", cmd.CommandPath(), len(names), strings.Join(names, " "))
+			return usagef("%s wants %s, and there are %s", cmd.CommandPath(), strings.Join(names, " "), count(len(args), "argument"))
 		}
 		return nil
 	}

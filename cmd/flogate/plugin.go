@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"io"
 	"strings"
@@ -51,7 +50,7 @@ func (a *app) pluginListCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return listPlugins(a.stdout, found, asJSON)
+			return a.listPlugins(found, asJSON)
 		},
 	}
 	cmd.Flags().StringVar(&directory, "directory", "", "the plugin folder")
@@ -59,7 +58,7 @@ func (a *app) pluginListCommand() *cobra.Command {
 	return cmd
 }
 
-func listPlugins(w io.Writer, found []plugin.Executable, asJSON bool) error {
+func (a *app) listPlugins(found []plugin.Executable, asJSON bool) error {
 	type row struct {
 		Transport string `json:"transport"`
 		Path      string `json:"path"`
@@ -75,9 +74,9 @@ func listPlugins(w io.Writer, found []plugin.Executable, asJSON bool) error {
 		rows = append(rows, r)
 	}
 	if asJSON {
-		return json.NewEncoder(w).Encode(rows)
+		return a.printJSON(rows)
 	}
-	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	t := tabwriter.NewWriter(a.stdout, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(t, "TRANSPORT\tFROM\tPROBLEM")
 	for _, r := range rows {
 		from := r.Path
@@ -93,10 +92,11 @@ func (a *app) pluginDescribeCommand() *cobra.Command {
 	var directory string
 	var asJSON bool
 	cmd := &cobra.Command{
-		Use:     "describe TRANSPORT",
-		Short:   "Print what a transport can do, and its settings",
-		Example: "  flogate plugin describe mqtt",
-		Args:    exactArgs("TRANSPORT"),
+		Use:               "describe TRANSPORT",
+		Short:             "Print what a transport can do, and its settings",
+		Example:           "  flogate plugin describe mqtt",
+		Args:              exactArgs("TRANSPORT"),
+		ValidArgsFunction: cobra.FixedCompletions(builtinNames(), cobra.ShellCompDirectiveNoFileComp),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			log, err := a.logger()
 			if err != nil {
@@ -107,7 +107,7 @@ func (a *app) pluginDescribeCommand() *cobra.Command {
 				return err
 			}
 			if asJSON {
-				return json.NewEncoder(a.stdout).Encode(describeJSON(d))
+				return a.printJSON(describeJSON(d))
 			}
 			return printDescription(a.stdout, d)
 		},

@@ -24,32 +24,45 @@ type where struct {
 	timeout               time.Duration
 }
 
+// brokerUsage stands in place of a default: the flag's would be printed by --help, with the password in it.
+const brokerUsage = "the broker's URL, or with --config its name in the site file (default: $MSGFLO_BROKER)"
+
 func (w *where) flags(cmd *cobra.Command) {
-	cmd.Flags().StringVar(&w.broker, "broker", os.Getenv("MSGFLO_BROKER"),
-		"the broker's URL, or its name in the site file (default: MSGFLO_BROKER)")
-	cmd.Flags().StringVarP(&w.site, "config", "c", "", "the site file that knows the broker")
+	cmd.Flags().StringVar(&w.broker, "broker", "", brokerUsage)
+	siteFlag(cmd, &w.site, "the site file that knows the broker")
 	cmd.Flags().StringVar(&w.options, "options", "", "the transport's options for the address, as JSON")
 	cmd.Flags().DurationVar(&w.timeout, "timeout", 10*time.Second, "how long to wait for the broker")
 }
 
-// connect opens a connection to the broker, with the driver in this process: one message needs no plugin process.
-func (a *app) connect(ctx context.Context, w where) (transport.Conn, error) {
+// connect opens a connection to the broker, with the driver in this process: one message needs no plugin process. It fills
+// in what w leaves to the environment.
+func (a *app) connect(ctx context.Context, w *where) (transport.Conn, error) {
 	log, err := a.logger()
 	if err != nil {
 		return nil, err
 	}
 	if w.broker == "" {
-		return nil, usagef("--broker is missing: the broker's URL, or with --config its name")
+		w.broker = os.Getenv("MSGFLO_BROKER")
 	}
-	driver, req, err := a.driverFor(ctx, w, log)
+	if w.broker == "" {
+		return nil, usagef("--broker is missing: the broker's URL, or with --config its name in the site file")
+	}
+	driver, req, err := a.driverFor(ctx, *w, log)
 	if err != nil {
 		return nil, err
 	}
 	conn, err := driver.Connect(ctx, req)
-	if err != nil {
-		return nil, &exitError{exitUnreachable, fmt.Errorf("%s: %w", redactURL(w.broker), err)}
+	switch {
+	case err == nil:
+		return conn, nil
+	case errors.Is(err, context.DeadlineExceeded):
+		err = fmt.Errorf("nobody answers within %s (--timeout): is that the broker's address?", w.timeout)
+	case transport.IsPermanent(err):
+		// The broker answers, or it need not be asked.
+	default:
+		err = fmt.Errorf("%w: does the broker run, and is that its address?", err)
 	}
-	return conn, nil
+	return nil, &exitError{exitUnreachable, fmt.Errorf("%s: %w", redactURL(w.broker), err)}
 }
 
 // redactURL returns a URL without its password, or the text as it is if it is a name.
@@ -75,12 +88,12 @@ hold is in the transport's documentation, and in 'flogate plugin describe'.`,
   flogate send --config site.hcl --broker amqp.work --queue orders --file order.json`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if queue == "" {
+				return usagef("--queue is missing: the address to send to")
+			}
 			body, err := a.body(cmd, text, asJSON, file)
 			if err != nil {
 				return err
-			}
-			if queue == "" {
-				return usagef("--queue is missing: the address to send to")
 			}
 			msg := transport.Message{Body: body, Durable: true, Retain: retain}
 			if cmd.Flags().Changed("json") {
@@ -92,6 +105,9 @@ hold is in the transport's documentation, and in 'flogate plugin describe'.`,
 					return usagef("--header is %q: it is NAME=VALUE", h)
 				}
 				msg.Headers = append(msg.Headers, transport.Header{Name: name, Value: value})
+			}
+			if w.options != "" && !json.Valid([]byte(w.options)) {
+				return usagef("--options is not JSON: %s", w.options)
 			}
 			ctx, cancel := context.WithTimeout(cmd.Context(), w.timeout)
 			defer cancel()
@@ -105,13 +121,19 @@ hold is in the transport's documentation, and in 'flogate plugin describe'.`,
 	cmd.Flags().StringVar(&file, "file", "", "the file with the body; - for standard input")
 	cmd.Flags().StringArrayVar(&headers, "header", nil, "NAME=VALUE, where the transport has headers; may be repeated")
 	cmd.Flags().BoolVar(&retain, "retain", false, "the broker shall keep it as the last value of the address")
-	cmd.MarkFlagsOneRequired("json", "text", "file")
-	cmd.MarkFlagsMutuallyExclusive("json", "text", "file")
 	return cmd
 }
 
 func (a *app) body(cmd *cobra.Command, text, asJSON, file string) ([]byte, error) {
+	given := 0
+	for _, name := range []string{"json", "text", "file"} {
+		if cmd.Flags().Changed(name) {
+			given++
+		}
+	}
 	switch {
+	case given != 1:
+		return nil, usagef("the body is missing, or there is more than one: give --json, --text or --file")
 	case cmd.Flags().Changed("json"):
 		if !json.Valid([]byte(asJSON)) {
 			return nil, usagef("--json is not JSON: %s (a text needs its quotes, or use --text)", asJSON)
@@ -134,7 +156,7 @@ func rawJSON(s string) json.RawMessage {
 }
 
 func (a *app) send(ctx context.Context, w where, sink transport.Sink, msg transport.Message) (err error) {
-	conn, err := a.connect(ctx, w)
+	conn, err := a.connect(ctx, &w)
 	if err != nil {
 		return err
 	}
@@ -183,6 +205,9 @@ is taken from a queue is gone from it. Topics and subjects are copied. It ends a
 			if queue == "" {
 				return usagef("--queue is missing: the address to read from")
 			}
+			if w.options != "" && !json.Valid([]byte(w.options)) {
+				return usagef("--options is not JSON: %s", w.options)
+			}
 			if amount < 0 {
 				return usagef("--amount is %d: it is 0 for no end, or more", amount)
 			}
@@ -199,7 +224,7 @@ is taken from a queue is gone from it. Topics and subjects are copied. It ends a
 func (a *app) dump(ctx context.Context, w where, queue string, amount int, asJSON bool) error {
 	opening, cancel := context.WithTimeout(ctx, w.timeout)
 	defer cancel()
-	conn, err := a.connect(opening, w)
+	conn, err := a.connect(opening, &w)
 	if err != nil {
 		return err
 	}
@@ -224,6 +249,8 @@ func (a *app) dump(ctx context.Context, w where, queue string, amount int, asJSO
 	if err := sub.Grant(transport.Credit{Messages: window, Bytes: 32 << 20}); err != nil {
 		return err
 	}
+	// Whoever waits for a message can now let it be sent.
+	fmt.Fprintf(a.stderr, "flogate: reading from %s on %s\n", queue, redactURL(w.broker))
 	granted := int(window)
 	for amount == 0 || left > 0 {
 		ds, err := sub.Receive(ctx)
@@ -299,5 +326,5 @@ func (a *app) printMessage(d transport.Delivery, asJSON bool) error {
 			out.Headers = append(out.Headers, dumpedHeader{Name: h.Name, Value: h.Value})
 		}
 	}
-	return json.NewEncoder(a.stdout).Encode(out)
+	return a.printJSON(out)
 }

@@ -6,7 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"strings"
+	"strconv"
 	"text/tabwriter"
 	"time"
 
@@ -51,7 +51,7 @@ taken from the site file. Exit code 5 means that nobody answers there.`,
 		},
 	}
 	cmd.Flags().StringVar(&address, "admin", "127.0.0.1:3570", "the admin address of the gateway")
-	cmd.Flags().StringVarP(&site, "config", "c", "", "the site file of the gateway")
+	siteFlag(cmd, &site, "the site file of the gateway")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	return cmd
 }
@@ -93,27 +93,38 @@ func printStatus(w io.Writer, s admin.Status, now time.Time) error {
 		fmt.Fprint(t, "\nBROKER\tSTATE\tFOR\tCONNECTS\tPRODUCT\tREASON\n")
 	}
 	for _, b := range s.Brokers {
-		fmt.Fprintf(t, "%s\t%s\t%s\t%d\t%s\t%s\n", b.ID, b.State, age(b.Since), b.Connects, b.Product,
-			strings.Join(append(nonEmpty(b.Reason), b.Warnings...), "; "))
+		fmt.Fprintf(t, "%s\t%s\t%s\t%d\t%s\t%s\n", b.ID, b.State, age(b.Since), b.Connects, b.Product, b.Reason)
 	}
 	if len(s.Plugins) > 0 {
 		fmt.Fprint(t, "\nPLUGIN\tSTATE\tFOR\tPID\tRESTARTS\tREASON\n")
 	}
 	for _, p := range s.Plugins {
-		fmt.Fprintf(t, "%s\t%s\t%s\t%d\t%d\t%s\n", p.Name, p.State, age(p.Since), p.PID, p.Restarts, p.Reason)
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%d\t%s\n", p.Name, p.State, age(p.Since), pid(p.PID), p.Restarts, p.Reason)
 	}
 	if len(s.Participants) > 0 {
 		fmt.Fprint(t, "\nPARTICIPANT\tSTATE\tFOR\tPID\tRESTARTS\tREASON\n")
 	}
 	for _, p := range s.Participants {
-		fmt.Fprintf(t, "%s\t%s\t%s\t%d\t%d\t%s\n", p.Role, p.State, age(p.Since), p.PID, p.Restarts, p.Reason)
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%d\t%s\n", p.Role, p.State, age(p.Since), pid(p.PID), p.Restarts, p.Reason)
 	}
-	return t.Flush()
+	if err := t.Flush(); err != nil {
+		return err
+	}
+	// Below the tables: they are sentences.
+	for _, b := range s.Brokers {
+		for _, warning := range b.Warnings {
+			if _, err := fmt.Fprintf(w, "\n%s: %s\n", b.ID, warning); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
-func nonEmpty(s string) []string {
-	if s == "" {
-		return nil
+// pid is empty for what has no process now, or one that is not known.
+func pid(id int) string {
+	if id == 0 {
+		return ""
 	}
-	return []string{s}
+	return strconv.Itoa(id)
 }

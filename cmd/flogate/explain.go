@@ -1,0 +1,93 @@
+package main
+
+import (
+	"fmt"
+	"text/tabwriter"
+
+	"github.com/spf13/cobra"
+
+	"github.com/flogate/flogate/core/route"
+)
+
+func (a *app) explainCommand() *cobra.Command {
+	var site string
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use:   "explain SITE.HCL",
+		Short: "Print what each edge of a site guarantees, and why",
+		Long: `Prints each edge with the places at both ends and what it guarantees; where that is
+less than at-least-once, its weakest link. It connects to nothing: what a broker
+itself may lose is in docs/delivery.md.`,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			path, err := oneSite(cmd, args, site)
+			if err != nil {
+				return err
+			}
+			s, err := a.load(cmd.Context(), path)
+			if err != nil {
+				return err
+			}
+			return a.explain(makePlan(s), asJSON)
+		},
+	}
+	siteFlag(cmd, &site, "the site file")
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	return cmd
+}
+
+// explained is an edge as --json prints it.
+type explained struct {
+	Edge      string    `json:"edge"`
+	Graph     string    `json:"graph"`
+	Source    *endpoint `json:"source,omitempty"`
+	Sink      *endpoint `json:"sink,omitempty"`
+	Guarantee string    `json:"guarantee,omitempty"`
+	Weakness  string    `json:"weakness,omitempty"`
+	Pending   string    `json:"pending,omitempty"`
+	SamePlace bool      `json:"same_place,omitempty"`
+}
+
+type endpoint struct {
+	Broker  string `json:"broker"`
+	Address string `json:"address"`
+}
+
+func (a *app) explain(plan route.Plan, asJSON bool) error {
+	rows := []explained{}
+	for _, e := range plan.Edges {
+		row := explained{
+			Edge: e.ID, Graph: e.Graph, Guarantee: string(e.Guarantee), Weakness: e.Weakness, Pending: e.Pending, SamePlace: e.SamePlace,
+		}
+		if e.Pending == "" {
+			row.Source = &endpoint{e.Source.Broker, e.Source.Address}
+			row.Sink = &endpoint{e.Sink.Broker, e.Sink.Address}
+		}
+		rows = append(rows, row)
+	}
+	if asJSON {
+		return a.printJSON(rows)
+	}
+	t := tabwriter.NewWriter(a.stdout, 0, 0, 2, ' ', 0)
+	for i, r := range rows {
+		if i > 0 {
+			fmt.Fprintln(t)
+		}
+		fmt.Fprintln(t, r.Edge)
+		switch {
+		case r.Pending != "":
+			fmt.Fprintf(t, "  pending\t%s\n", r.Pending)
+			continue
+		case r.SamePlace:
+			fmt.Fprintf(t, "  both ends\t%s\t%s\n", r.Source.Broker, r.Source.Address)
+			fmt.Fprint(t, "  guarantee\tthe broker's own: there is nothing to carry\n")
+			continue
+		}
+		fmt.Fprintf(t, "  from\t%s\t%s\n", r.Source.Broker, r.Source.Address)
+		fmt.Fprintf(t, "  to\t%s\t%s\n", r.Sink.Broker, r.Sink.Address)
+		fmt.Fprintf(t, "  guarantee\t%s\n", r.Guarantee)
+		if r.Weakness != "" {
+			fmt.Fprintf(t, "  weakest link\t%s\n", r.Weakness)
+		}
+	}
+	return t.Flush()
+}
