@@ -80,10 +80,16 @@ func (r *runner) again(ctx, working context.Context) {
 	site, diags, err := loadSite(ctx, r.path, r.log)
 	r.files = diags.Files
 	var said strings.Builder
-	if werr := diags.Write(&said, false); werr != nil {
-		r.log.Error("diagnostics lost", "error", werr)
+	_ = diags.Write(&said, false) // a builder takes everything
+	if isTerminal(r.app.stderr) {
+		_, _ = io.WriteString(r.app.stderr, said.String())
+	} else {
+		// What reads the log may want records and nothing else.
+		for _, d := range diags.List {
+			at := fmt.Sprintf("%s:%d:%d", d.Where.File, d.Where.Start.Line, d.Where.Start.Column)
+			r.log.Warn("site file", "severity", d.Severity, "at", at, "summary", d.Summary, "detail", d.Detail)
+		}
 	}
-	_, _ = io.WriteString(r.app.stderr, said.String())
 	if err == nil {
 		err = fixed(r.site, site)
 	}

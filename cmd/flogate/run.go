@@ -137,6 +137,9 @@ func (r *runner) run(ctx context.Context, site *config.Site) error {
 		return err
 	}
 	r.announce()
+	if site.Listen.FBP != "" {
+		r.log.Info("fbp address is not served by this version", "address", site.Listen.FBP)
+	}
 	var watching sync.WaitGroup
 	defer watching.Wait()
 	watching.Go(func() { r.watch(ctx, working) })
@@ -153,6 +156,7 @@ func (r *runner) apply(ctx context.Context, site *config.Site) error {
 		return err
 	}
 	if err := r.listen(site.Listen.Admin); err != nil {
+		release(processes)
 		return err
 	}
 	r.mu.Lock()
@@ -162,20 +166,29 @@ func (r *runner) apply(ctx context.Context, site *config.Site) error {
 	r.net.Apply(network.Wanted{Brokers: brokers, Plan: makePlan(site)})
 	r.tasks.apply(ctx, r.wanted(site))
 	// Released after the network knows better: a process that goes on being used must not end in between.
-	for _, p := range unused {
-		p.Release()
-	}
+	release(unused)
 	return nil
 }
 
+func release(processes map[string]*plugin.Process) {
+	for _, p := range processes {
+		p.Release()
+	}
+}
+
 // brokers returns the brokers of a site, and the processes that serve them, one handle for each.
-func (r *runner) brokers(site *config.Site) ([]network.Broker, map[string]*plugin.Process, error) {
+func (r *runner) brokers(site *config.Site) (brokers []network.Broker, processes map[string]*plugin.Process, err error) {
 	found, err := executables(site.Plugins.Directory)
 	if err != nil {
 		return nil, nil, err
 	}
-	var brokers []network.Broker
-	processes := make(map[string]*plugin.Process)
+	processes = make(map[string]*plugin.Process)
+	used := processes
+	defer func() {
+		if err != nil {
+			release(used)
+		}
+	}()
 	for _, b := range site.Brokers {
 		i := slices.IndexFunc(found, func(e plugin.Executable) bool { return e.Type == b.Type })
 		if i < 0 {
@@ -330,6 +343,13 @@ func (r *runner) announce() {
 	if l := r.listening; l != nil {
 		fmt.Fprintf(out, "  status   http://%s/status   (or: flogate status --admin %[1]s)\n", l.Addr())
 		fmt.Fprintf(out, "  metrics  http://%s/metrics\n", l.Addr())
+	}
+	for _, e := range r.site.Embedded {
+		for _, l := range []struct{ scheme, address string }{{"mqtt", e.MQTT}, {"nats", e.NATS}} {
+			if l.address != "" {
+				fmt.Fprintf(out, "  broker   %s://%s   (%s)\n", l.scheme, l.address, e.Name)
+			}
+		}
 	}
 }
 
