@@ -23,10 +23,10 @@ const (
 	// nothing to do with how soon we notice the broker's: a busy machine must not cost us the connection.
 	brokerKeepAlive = 60 * time.Second
 	// handTime bounds one attempt to hand a message to the library's writer, which may be waiting for the network.
-	handTime = time.Second
+	handTime = 500 * time.Millisecond
 	// goodbyeTime is for the last acknowledgements and for the broker to hang up, stopTime for the end of the library's
 	// goroutines after that.
-	goodbyeTime = time.Second
+	goodbyeTime = 1500 * time.Millisecond
 	stopTime    = 5 * time.Second
 )
 

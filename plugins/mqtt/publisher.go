@@ -127,7 +127,7 @@ func (p *publisher) send(ctx context.Context, topic string, m *transport.Message
 
 // hand gives a message to the library. The library gives up when the writing of earlier messages takes long; that is no
 // more than back-pressure, so it is asked again while the connection lives. (Such an attempt wastes a packet id. There
-// are enough of them for a stall of 18 hours.)
+// are enough of them for a stall of 9 hours.)
 func (p *publisher) hand(ctx context.Context, topic string, retain bool, body []byte) (paho.Token, error) {
 	for {
 		tok := p.conn.client.paho.Publish(topic, p.qos, retain, body)
