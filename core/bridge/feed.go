@@ -61,7 +61,8 @@ type Feed struct {
 	settled  uint64  // everything before is forgotten
 	end      uint64  // everything from here on has not arrived
 	sub      transport.Subscription
-	epoch    uint32 // of sub
+	epoch    uint32 // of sub, or of the one before if there is none
+	void     uint32 // subscriptions up to this epoch are lost, and their deliveries with them
 	targets  []*target
 	settling bool
 	draining bool
@@ -237,18 +238,6 @@ func (f *Feed) opened(sub transport.Subscription) {
 	f.mu.Lock()
 	f.sub = sub
 	f.epoch++
-	// Deliveries that no target has been given are forgotten where the source gives them again: sending them too would
-	// only make duplicates. The rest stays, and is confirmed without being settled.
-	if f.cfg.Acks {
-		sent := f.settled
-		for _, t := range f.targets {
-			sent = max(sent, t.sent)
-		}
-		for p := sent; p < f.end; p++ {
-			*f.at(p) = entry{}
-		}
-		f.end = sent
-	}
 	// What is still in the window counts against the new subscription's credit, so that the bound holds.
 	credit := f.cfg.Window
 	for p := f.settled; p < f.end; p++ {
@@ -305,6 +294,19 @@ func (f *Feed) push(ds []transport.Delivery) error {
 func (f *Feed) lost(ctx context.Context, sub transport.Subscription, err error) {
 	f.mu.Lock()
 	f.sub = nil
+	f.void = f.epoch
+	// Deliveries that no target has been given are forgotten where the source gives them again: sending them too would
+	// only make duplicates. The rest stays, and is confirmed without being settled.
+	if f.cfg.Acks {
+		sent := f.settled
+		for _, t := range f.targets {
+			sent = max(sent, t.sent)
+		}
+		for p := sent; p < f.end; p++ {
+			*f.at(p) = entry{}
+		}
+		f.end = sent
+	}
 	f.mu.Unlock()
 	f.setSource(Condition{Reason: err.Error()})
 	closing, cancel := context.WithTimeout(ctx, closeTimeout)

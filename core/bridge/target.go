@@ -103,11 +103,20 @@ func (t *target) publish(ctx, work context.Context) error {
 	t.set(Condition{Up: true})
 
 	t.feed.mu.Lock()
-	t.stats.republished += t.sent - t.confirmed
+	if t.feed.cfg.Acks {
+		// What a lost subscription has delivered comes again on the next: publishing it here too would double it twice.
+		for t.confirmed < t.feed.end && t.feed.at(t.confirmed).epoch <= t.feed.void {
+			t.confirmed++
+		}
+	}
+	if t.sent > t.confirmed {
+		t.stats.republished += t.sent - t.confirmed
+	}
 	t.sent = t.confirmed
 	t.lastWord = time.Now()
 	first := t.confirmed // message number 1 of this publisher
 	t.feed.mu.Unlock()
+	t.feed.settle(work)
 	wake(t.more)
 
 	// Two goroutines, because a publisher that takes no more is exactly the one whose confirms have to be heard. The one
