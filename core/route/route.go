@@ -147,7 +147,7 @@ func Guarantees(source, sink transport.Traits) (Guarantee, string) {
 		return AtMostOnce, weakness("the source does not wait for acknowledgements", source.Weakness)
 	case !sink.Confirms:
 		return AtMostOnce, weakness("the sink does not confirm", sink.Weakness)
-	case sink.Deduplicates:
+	case sink.Deduplicates && source.Identifies:
 		return EffectOnce, ""
 	}
 	return AtLeastOnce, ""

@@ -73,6 +73,8 @@ func parsePort(t *testing.T, broker, address string, rest []string) route.Port {
 			p.Traits.Acks = v == "true"
 		case "confirms":
 			p.Traits.Confirms = v == "true"
+		case "names":
+			p.Traits.Identifies = v == "true"
 		case "dedup":
 			p.Traits.Deduplicates = v == "true"
 		case "place":

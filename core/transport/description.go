@@ -115,6 +115,8 @@ type Traits struct {
 	Confirms bool
 	// Deduplicates: a sink's broker drops a message whose id it has seen within its window.
 	Deduplicates bool
+	// Identifies: a source gives every message a SourceID, the same at every redelivery: what a sink that deduplicates needs.
+	Identifies bool
 	// Place names the place on the broker in a form in which equal means the same: "queue:orders", "topic:a/b". A feed's
 	// source and sink with the same place on the same broker are one place: there is nothing to carry.
 	Place string

@@ -77,7 +77,7 @@ func (d *memoryDriver) Validate(_ context.Context, req transport.ValidateRequest
 	for i, src := range req.Sources {
 		opts, err := parseSource(src)
 		problem(transport.InSource, i, err)
-		t := transport.Traits{Acks: on(opts.Acks), Place: d.place(src.Address, opts)}
+		t := transport.Traits{Acks: on(opts.Acks), Identifies: true, Place: d.place(src.Address, opts)}
 		if !t.Acks {
 			t.Weakness = "the source does not wait for acknowledgements: set acks = true"
 		}

@@ -798,7 +798,9 @@ type Traits struct {
 	// Names the place on the broker so that equal means the same: "queue:orders".
 	Place string `protobuf:"bytes,4,opt,name=place,proto3" json:"place,omitempty"`
 	// Why acks or confirms is false, and what to do about it.
-	Weakness      string `protobuf:"bytes,5,opt,name=weakness,proto3" json:"weakness,omitempty"`
+	Weakness string `protobuf:"bytes,5,opt,name=weakness,proto3" json:"weakness,omitempty"`
+	// A source gives every message a source_id, the same at every redelivery: what a sink that deduplicates needs.
+	Identifies    bool `protobuf:"varint,6,opt,name=identifies,proto3" json:"identifies,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -866,6 +868,13 @@ func (x *Traits) GetWeakness() string {
 		return x.Weakness
 	}
 	return ""
+}
+
+func (x *Traits) GetIdentifies() bool {
+	if x != nil {
+		return x.Identifies
+	}
+	return false
 }
 
 type ConnectRequest struct {
@@ -3110,13 +3119,16 @@ const file_flogate_transport_v1_transport_proto_rawDesc = "" +
 	"\x05where\x18\x01 \x01(\x0e2\x1a.flogate.transport.v1.PartR\x05where\x12\x14\n" +
 	"\x05index\x18\x02 \x01(\rR\x05index\x12\x12\n" +
 	"\x04path\x18\x03 \x03(\tR\x04path\x12\x18\n" +
-	"\amessage\x18\x04 \x01(\tR\amessage\"\x8e\x01\n" +
+	"\amessage\x18\x04 \x01(\tR\amessage\"\xae\x01\n" +
 	"\x06Traits\x12\x12\n" +
 	"\x04acks\x18\x01 \x01(\bR\x04acks\x12\x1a\n" +
 	"\bconfirms\x18\x02 \x01(\bR\bconfirms\x12\"\n" +
 	"\fdeduplicates\x18\x03 \x01(\bR\fdeduplicates\x12\x14\n" +
 	"\x05place\x18\x04 \x01(\tR\x05place\x12\x1a\n" +
-	"\bweakness\x18\x05 \x01(\tR\bweakness\"<\n" +
+	"\bweakness\x18\x05 \x01(\tR\bweakness\x12\x1e\n" +
+	"\n" +
+	"identifies\x18\x06 \x01(\bR\n" +
+	"identifies\"<\n" +
 	"\x0eConnectRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n" +
 	"\x06config\x18\x02 \x01(\fR\x06config\"\x9b\x01\n" +
