@@ -286,7 +286,7 @@ func (d *duration) UnmarshalJSON(raw []byte) error {
 func decodeProblem(err error) string {
 	var typeErr *json.UnmarshalTypeError
 	if errors.As(err, &typeErr) && typeErr.Field != "" {
-		return fmt.Sprintf("%s cannot be a %s", typeErr.Field, typeErr.Value)
+		return fmt.Sprintf("%s has to be a %s", typeErr.Field, typeErr.Type.Kind()) // its Value may be a secret
 	}
 	return "the settings cannot be read: wrong types, or a duration that is none"
 }

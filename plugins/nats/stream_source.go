@@ -206,6 +206,7 @@ func (s *streamSubscription) status(id string, h nats.Header) {
 	s.mu.Unlock()
 	if fatal != nil {
 		s.fail(fatal)
+		_ = s.sub.Unsubscribe() // nobody would take what still comes
 	}
 }
 

@@ -523,3 +523,61 @@ func TestPullsFollowOneAnotherWithoutPause(t *testing.T) {
 		t.Errorf("50 windows took %v: that is a pause for each", took)
 	}
 }
+
+// A stream that was removed and made again counts anew; its messages are others all the same.
+func TestSourceIDsOutliveTheStream(t *testing.T) {
+	b := server(t)
+	_, js := peer(t, b.URL())
+	c := connect(t, b.URL(), "site/bus")
+	var ids []string
+	for range 2 {
+		makeStream(t, js, jetstream.StreamConfig{Name: "S", Subjects: []string{"s"}})
+		fill(t, js, "s", 1, 1)
+		s := subscribe(t, c, source("in", "s", 1, obj(t, map[string]any{"stream": "S"})))
+		ids = append(ids, receive(t, s, 1)[0].SourceID)
+		if err := s.Close(testContext(t)); err != nil {
+			t.Fatal(err)
+		}
+		if err := js.DeleteStream(testContext(t), "S"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if ids[0] == ids[1] {
+		t.Errorf("two messages have the source id %s", ids[0])
+	}
+}
+
+// Messages larger than all byte credit pass among small ones, each once.
+func TestLargeMessagesPassAmongSmallOnes(t *testing.T) {
+	b := server(t)
+	_, js := peer(t, b.URL())
+	makeStream(t, js, jetstream.StreamConfig{Name: "S", Subjects: []string{"s"}})
+	const n = 60
+	for i := range n {
+		size := 100
+		if i%7 == 3 {
+			size = 200_000
+		}
+		if _, err := js.Publish(testContext(t), "s", make([]byte, size)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	src := source("in", "s", 16, obj(t, map[string]any{"stream": "S", "double_ack": true}))
+	src.Window.Bytes = 10_000
+	s := subscribe(t, connect(t, b.URL(), "site/bus"), src)
+	for got := 0; got < n; {
+		ds := receive(t, s, 1)
+		got += len(ds)
+		var bytes int64
+		for _, d := range ds {
+			bytes += int64(len(d.Body))
+		}
+		settle(t, s, ds[0].Seq, ds[len(ds)-1].Seq, transport.Ack)
+		if err := s.Grant(transport.Credit{Messages: int64(len(ds)), Bytes: bytes}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if info := consumerInfo(t, js, "S", consumerName("site/bus", "in")); info.AckFloor.Stream != n || info.Delivered.Consumer != n {
+		t.Errorf("floor %d after %d deliveries; want %d and %d", info.AckFloor.Stream, info.Delivered.Consumer, n, n)
+	}
+}
