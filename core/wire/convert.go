@@ -109,7 +109,9 @@ func messagesToProto(n int, at func(i int) *transport.Message) []*pb.Message {
 	return ps
 }
 
-func creditToProto(c transport.Credit) *pb.Credit { return &pb.Credit{Messages: c.Messages, Bytes: c.Bytes} }
+func creditToProto(c transport.Credit) *pb.Credit {
+	return &pb.Credit{Messages: c.Messages, Bytes: c.Bytes}
+}
 
 func creditFromProto(p *pb.Credit) transport.Credit {
 	return transport.Credit{Messages: p.GetMessages(), Bytes: p.GetBytes()}
@@ -375,7 +377,7 @@ func traitsToProto(ts []transport.Traits) []*pb.Traits {
 	ps := make([]*pb.Traits, len(ts))
 	for i, t := range ts {
 		ps[i] = &pb.Traits{
-			Acks: t.Acks, Confirms: t.Confirms, Deduplicates: t.Deduplicates, Place: valid(t.Place), Weakness: text(t.Weakness),
+			Acks: t.Acks, Confirms: t.Confirms, Deduplicates: t.Deduplicates, Identifies: t.Identifies, Place: valid(t.Place), Weakness: text(t.Weakness),
 		}
 	}
 	return ps
@@ -388,7 +390,7 @@ func traitsFromProto(ps []*pb.Traits) []transport.Traits {
 	ts := make([]transport.Traits, len(ps))
 	for i, p := range ps {
 		ts[i] = transport.Traits{
-			Acks: p.GetAcks(), Confirms: p.GetConfirms(), Deduplicates: p.GetDeduplicates(), Place: p.GetPlace(),
+			Acks: p.GetAcks(), Confirms: p.GetConfirms(), Deduplicates: p.GetDeduplicates(), Identifies: p.GetIdentifies(), Place: p.GetPlace(),
 			Weakness: text(p.GetWeakness()),
 		}
 	}

@@ -22,8 +22,8 @@ type publisher struct {
 	tasks  sync.WaitGroup
 
 	mu        sync.Mutex
-	unsent    []*pb.Message
-	bytes     int       // body bytes in unsent
+	unsent    []outgoing
+	bytes     int       // of unsent
 	given     uint64    // messages that Publish has taken
 	accepted  uint64    // of these, those that go over the wire
 	sent      uint64    // of these, those that were given to the stream
@@ -42,6 +42,12 @@ type publisher struct {
 }
 
 var _ transport.Publisher = (*publisher)(nil)
+
+// outgoing is a message with its size on the wire, or a little more.
+type outgoing struct {
+	message *pb.Message
+	size    int
+}
 
 // refusal is a message that is not sent.
 type refusal struct {
@@ -146,8 +152,9 @@ func (p *publisher) give(ctx context.Context, msgs []transport.Message) error {
 			p.report()
 		} else {
 			p.accepted++
-			p.unsent = append(p.unsent, m)
-			p.bytes += len(m.GetBody())
+			o := outgoing{message: m, size: len(m.GetBody()) + metaSize(&msgs[i])}
+			p.unsent = append(p.unsent, o)
+			p.bytes += o.size
 		}
 		p.mu.Unlock()
 	}
@@ -225,7 +232,7 @@ func (p *publisher) frame() []*pb.Message {
 	defer p.mu.Unlock()
 	n, bytes := 0, 0
 	for n < len(p.unsent) && n < frameMessages {
-		size := len(p.unsent[n].GetBody())
+		size := p.unsent[n].size
 		if n > 0 && bytes+size > frameBytes {
 			break
 		}
@@ -236,7 +243,11 @@ func (p *publisher) frame() []*pb.Message {
 		p.unsent = nil
 		return nil
 	}
-	batch := p.unsent[:n:n]
+	batch := make([]*pb.Message, n)
+	for i := range batch {
+		batch[i] = p.unsent[i].message
+		p.unsent[i] = outgoing{} // what is sent need not be kept
+	}
 	p.unsent = p.unsent[n:]
 	p.bytes -= bytes
 	p.sent += uint64(n)

@@ -175,10 +175,11 @@ func (r *receive) frame(ctx context.Context, ds []transport.Delivery) (*pb.Recei
 		if tooLarge(m) != nil {
 			break
 		}
-		if n > 0 && bytes+len(m.Body) > frameBytes {
+		size := len(m.Body) + metaSize(m)
+		if n > 0 && bytes+size > frameBytes {
 			break
 		}
-		bytes += len(m.Body)
+		bytes += size
 		n++
 	}
 	if n == 0 {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -260,21 +261,21 @@ func TestMessagesThatKeepComingAreGathered(t *testing.T) {
 	var p pace
 	now := time.Now()
 	frames, messages := 0, 0
-	for messages < 5000 { // 5,000 a second, for a second
-		n := 1
-		now = now.Add(200 * time.Microsecond)
-		d := p.sent(n, now)
-		if d > linger {
-			t.Fatalf("a pause of %v", d)
-		}
+	for messages < 5000 { // one each 200 µs, for a second
+		pause := p.sent(1, now)
 		frames++
-		messages += n
-		for gathered := d / (200 * time.Microsecond); d > 0 && gathered > 0; {
-			now = now.Add(d)
-			d = p.sent(int(gathered), now)
+		messages++
+		for pause > 0 && messages < 5000 {
+			if pause > linger {
+				t.Fatalf("a pause of %v", pause)
+			}
+			now = now.Add(pause)
+			n := int(pause / (200 * time.Microsecond))
+			pause = p.sent(n, now)
 			frames++
-			messages += int(gathered)
+			messages += n
 		}
+		now = now.Add(200 * time.Microsecond)
 	}
 	if frames > messages/3 {
 		t.Errorf("%d frames for %d messages", frames, messages)
@@ -310,6 +311,32 @@ func TestSettlementsMerge(t *testing.T) {
 	want := []string{"1-6 OUTCOME_ACK", "7-7 OUTCOME_REJECT", "9-9 OUTCOME_REJECT"}
 	if d := cmp.Diff(want, ranges); d != "" || got.GetGrant() != nil {
 		t.Error(d, got.GetGrant())
+	}
+}
+
+func TestFrameOfCountlessPartsIsRefused(t *testing.T) {
+	c := &codec{}
+	for name, m := range map[string]proto.Message{
+		"messages": &pb.ReceiveResponse{Kind: &pb.ReceiveResponse_Deliveries{Deliveries: &pb.Deliveries{Messages: slices.Repeat([]*pb.Message{{}}, 1<<20)}}},
+		"headers":  &pb.ReceiveResponse{Kind: &pb.ReceiveResponse_Deliveries{Deliveries: &pb.Deliveries{Messages: []*pb.Message{{Headers: slices.Repeat([]*pb.Header{{}}, 1<<20)}}}}},
+		"confirms": &pb.PublishResponse{Kind: &pb.PublishResponse_Confirms{Confirms: &pb.Confirms{Confirms: slices.Repeat([]*pb.Confirm{{}}, 1<<20)}}},
+		"texts":    &pb.ConnectResponse{Kind: &pb.ConnectResponse_Connected{Connected: &pb.Connected{Features: make([]string, 1<<20)}}},
+	} {
+		data, err := c.Marshal(m)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := c.Unmarshal(data, m.ProtoReflect().New().Interface()); err == nil {
+			t.Errorf("%s: no error", name)
+		}
+	}
+	large := &pb.Message{Body: make([]byte, MaxBody)}
+	data, err := c.Marshal(large)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Unmarshal(data, &pb.Message{}); err != nil {
+		t.Errorf("a large body: %v", err)
 	}
 }
 
