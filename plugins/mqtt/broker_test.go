@@ -135,7 +135,7 @@ func inOrder(t *testing.T, ds []transport.Delivery, first int) {
 }
 
 func TestMQTTTokenNotTrustedAcrossReconnect(t *testing.T) {
-	m := brokers.Mosquitto(t)
+	m := startMosquitto(t)
 	proxy := brokers.NewProxy(t, m.Addr())
 	watcher := subscribe(t, connect(t, "watcher", "url", m.URL()), "w", "a", "")
 	grant(t, watcher, 10)
@@ -158,7 +158,7 @@ func TestMQTTTokenNotTrustedAcrossReconnect(t *testing.T) {
 }
 
 func TestMQTTUnackedRedeliveredInOrder(t *testing.T) {
-	m := brokers.Mosquitto(t)
+	m := startMosquitto(t)
 	proxy := brokers.NewProxy(t, m.Addr())
 	c := connect(t, "site", "url", proxy.Through(m.URL()))
 	s := subscribe(t, c, "s", "a", "")
@@ -192,7 +192,7 @@ func TestMQTTUnackedRedeliveredInOrder(t *testing.T) {
 // Without a limit for what is in flight, mosquitto sends everything that is queued before it answers the SUBSCRIBE.
 func TestMQTTBurstBeforeSuback(t *testing.T) {
 	const n = 5000
-	m := brokers.Mosquitto(t, brokers.Config("max_inflight_messages 0", "autosave_on_changes false"))
+	m := startMosquitto(t, brokers.Config("max_inflight_messages 0"))
 	c := connect(t, "site", "url", m.URL())
 	if err := subscribe(t, c, "s", "a", "").Close(t.Context()); err != nil {
 		t.Fatal(err)
@@ -214,7 +214,7 @@ func TestMQTTBurstBeforeSuback(t *testing.T) {
 
 func TestMQTTSlowSinkKeepsPing(t *testing.T) {
 	const n = 3000
-	m := brokers.Mosquitto(t, brokers.Config("max_inflight_messages 0", "autosave_on_changes false"))
+	m := startMosquitto(t, brokers.Config("max_inflight_messages 0"))
 	c := connect(t, "site", "url", m.URL(), "keep_alive", "150ms")
 	s := subscribe(t, c, "s", "a", "")
 	publish(t, connect(t, "other", "url", m.URL()), "a", "", 1, n)
@@ -235,7 +235,7 @@ func TestMQTTSlowSinkKeepsPing(t *testing.T) {
 }
 
 func TestMQTTStaleAckIgnored(t *testing.T) {
-	m := brokers.Mosquitto(t)
+	m := startMosquitto(t)
 	proxy := brokers.NewProxy(t, m.Addr())
 	c := connect(t, "site", "url", proxy.Through(m.URL()))
 	stale := subscribe(t, c, "s", "a", "")
@@ -256,7 +256,7 @@ func TestMQTTStaleAckIgnored(t *testing.T) {
 }
 
 func TestReleaseEndsTheSubscriptionWhenTheRestIsSettled(t *testing.T) {
-	m := brokers.Mosquitto(t)
+	m := startMosquitto(t)
 	c := connect(t, "site", "url", m.URL())
 	s := subscribe(t, c, "s", "a", "")
 	grant(t, s, 4)
@@ -277,7 +277,7 @@ func TestReleaseEndsTheSubscriptionWhenTheRestIsSettled(t *testing.T) {
 }
 
 func TestLostSubscriptionIsLostAlone(t *testing.T) {
-	m := brokers.Mosquitto(t)
+	m := startMosquitto(t)
 	c := connect(t, "site", "url", m.URL())
 	lost, other := subscribe(t, c, "lost", "a", ""), subscribe(t, c, "other", "b", "")
 	thief := subscribe(t, connect(t, "site", "url", m.URL()), "lost", "a", "") // the broker gives it the session
@@ -293,7 +293,7 @@ func TestLostSubscriptionIsLostAlone(t *testing.T) {
 }
 
 func TestEarlierAddressOfASessionIsNotDelivered(t *testing.T) {
-	m := brokers.Mosquitto(t)
+	m := startMosquitto(t)
 	c := connect(t, "site", "url", m.URL())
 	if err := subscribe(t, c, "s", "old/+", "").Close(t.Context()); err != nil {
 		t.Fatal(err)
@@ -307,7 +307,7 @@ func TestEarlierAddressOfASessionIsNotDelivered(t *testing.T) {
 }
 
 func TestRetainIsTheMessagesUnlessTheSinkSaysOtherwise(t *testing.T) {
-	m := brokers.Mosquitto(t)
+	m := startMosquitto(t)
 	c := connect(t, "site", "url", m.URL())
 	for _, tt := range []struct {
 		topic, options string
@@ -332,7 +332,7 @@ func TestRetainIsTheMessagesUnlessTheSinkSaysOtherwise(t *testing.T) {
 }
 
 func TestBrokersOwnTopicsCanBeSubscribed(t *testing.T) {
-	m := brokers.Mosquitto(t)
+	m := startMosquitto(t)
 	c := connect(t, "site", "url", m.URL())
 	s, all := subscribe(t, c, "sys", "$SYS/broker/version", `{"qos":0}`), subscribe(t, c, "all", "#", `{"qos":0}`)
 	grant(t, s, 1)
@@ -344,7 +344,7 @@ func TestBrokersOwnTopicsCanBeSubscribed(t *testing.T) {
 }
 
 func TestSharedSubscriptionSharesAndKeepsNoSession(t *testing.T) {
-	m := brokers.Mosquitto(t)
+	m := startMosquitto(t)
 	c := connect(t, "site", "url", m.URL())
 	first, second := subscribe(t, c, "1", "$share/g/work/+", ""), subscribe(t, c, "2", "$share/g/work/+", "")
 	grant(t, first, 100)
@@ -370,7 +370,7 @@ func TestSharedSubscriptionSharesAndKeepsNoSession(t *testing.T) {
 }
 
 func TestPublishSurvivesAFrozenBroker(t *testing.T) {
-	m := brokers.Mosquitto(t, brokers.Volatile(), brokers.Config("max_inflight_messages 0"))
+	m := startMosquitto(t, brokers.Volatile(), brokers.Config("max_inflight_messages 0"))
 	c := connect(t, "site", "url", m.URL(), "keep_alive", "10s")
 	s := subscribe(t, c, "s", "a", "")
 	grant(t, s, 100)
@@ -409,7 +409,7 @@ func TestPublishSurvivesAFrozenBroker(t *testing.T) {
 }
 
 func TestCancelledPublishReturnsWhileTheBrokerIsFrozen(t *testing.T) {
-	m := brokers.Mosquitto(t, brokers.Volatile())
+	m := startMosquitto(t, brokers.Volatile())
 	c := connect(t, "site", "url", m.URL(), "keep_alive", "10s")
 	p, err := c.Publish(t.Context(), transport.Sink{Address: "a"})
 	if err != nil {
@@ -436,7 +436,7 @@ func TestCancelledPublishReturnsWhileTheBrokerIsFrozen(t *testing.T) {
 }
 
 func TestCredentials(t *testing.T) {
-	m := brokers.Mosquitto(t, brokers.Password("ann", "s3cr3t"))
+	m := startMosquitto(t, brokers.Password("ann", "s3cr3t"))
 	connect(t, "in the url", "url", m.URL())
 	connect(t, "in attributes", "url", "mqtt://"+m.Addr(), "username", "ann", "password", "s3cr3t")
 	for name, config := range map[string]json.RawMessage{
@@ -468,8 +468,8 @@ func TestTLS(t *testing.T) {
 	cert, key := read(certFile), read(keyFile)
 	strangerCert, strangerKey := stranger.Client("gateway")
 
-	one, mutual := brokers.Mosquitto(t, brokers.TLS(a)), brokers.Mosquitto(t, brokers.MutualTLS(a))
-	plain := brokers.Mosquitto(t)
+	one, mutual := startMosquitto(t, brokers.TLS(a)), startMosquitto(t, brokers.MutualTLS(a))
+	plain := startMosquitto(t)
 	type block map[string]any
 	for _, tt := range []struct {
 		name string
@@ -521,7 +521,7 @@ func TestTLS(t *testing.T) {
 }
 
 func TestUnreachableBrokerIsNotPermanent(t *testing.T) {
-	m := brokers.Mosquitto(t)
+	m := startMosquitto(t)
 	m.Stop()
 	_, err := New(slog.New(slog.DiscardHandler)).Connect(t.Context(), transport.ConnectRequest{Config: configure("url", m.URL())})
 	if err == nil || transport.IsPermanent(err) {

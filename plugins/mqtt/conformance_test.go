@@ -58,12 +58,18 @@ func TestQoS1OnNATSKeepsTheContract(t *testing.T) {
 // mosquitto returns the suite's view of a mosquitto of its own.
 func mosquitto(t *testing.T, options string) transporttest.Target {
 	t.Helper()
-	// It saves everything when it is ended with SIGTERM. Killed, it has nothing of what came for a client that was
-	// connected, whatever is set: that counts as no change. Saving after each of the other changes only makes it slow.
-	m := brokers.Mosquitto(t, brokers.Config("autosave_on_changes false"))
+	m := startMosquitto(t)
 	g := target(t, m.URL(), ports(options))
 	g.Restart = func(testing.TB) { m.Restart() }
 	return g
+}
+
+// startMosquitto starts a mosquitto that saves everything when it is ended with SIGTERM. Killed, it would have nothing of
+// what came for a client that was connected, whatever is set: that counts as no change. Saving after each of the other
+// changes would only make it slow, and silent for seconds where the disk is.
+func startMosquitto(t *testing.T, opts ...brokers.Option) *brokers.Broker {
+	t.Helper()
+	return brokers.Mosquitto(t, append(opts, brokers.Config("autosave_on_changes false"))...)
 }
 
 // natsMQTT starts a nats-server with an MQTT listener and returns that one's URL.
