@@ -33,6 +33,10 @@ func sides() map[string]side {
 	return map[string]side{"mqtt": mqttSide{}, "amqp": amqpSide{}, "jetstream": jetStreamSide{}}
 }
 
+// burst is how many messages the clients here publish or take at a time without a confirm: after a failure of their broker
+// they do so many again.
+const burst = 50
+
 // again calls f until it returns nil or ctx ends: what a client does whose broker is restarted.
 func again(t *testing.T, ctx context.Context, what string, f func() error) {
 	var err error
@@ -86,7 +90,7 @@ func (s mqttSide) feed(t *testing.T, ctx context.Context, url string, n int) {
 		for next < n {
 			// A window of publishes, confirmed in order; what is not confirmed is published again.
 			var tokens []mqtt.Token
-			for i := next; i < min(n, next+50); i++ {
+			for i := next; i < min(n, next+burst); i++ {
 				tokens = append(tokens, c.Publish("e2e/numbers", 1, false, strconv.Itoa(i)))
 			}
 			for _, token := range tokens {
@@ -197,7 +201,7 @@ func (s amqpSide) feed(t *testing.T, ctx context.Context, url string, n int) {
 		}
 		for next < n {
 			var confirms []*amqp.DeferredConfirmation
-			for i := next; i < min(n, next+50); i++ {
+			for i := next; i < min(n, next+burst); i++ {
 				dc, err := ch.PublishWithDeferredConfirmWithContext(ctx, "", "e2e.numbers", true, false,
 					amqp.Publishing{Body: []byte(strconv.Itoa(i)), DeliveryMode: amqp.Persistent})
 				if err != nil {
@@ -233,7 +237,11 @@ func (s amqpSide) collect(t *testing.T, ctx context.Context, url string, take fu
 				return err
 			}
 			defer func() { _ = c.Close() }()
-			ds, err := ch.Consume("e2e.numbers", "", true, false, false, false, nil)
+			// Acknowledged one by one, or a restart of the broker would take what is on the way to us.
+			if err := ch.Qos(burst, 0, false); err != nil {
+				return err
+			}
+			ds, err := ch.Consume("e2e.numbers", "", false, false, false, false, nil)
 			if err != nil {
 				return err
 			}
@@ -243,7 +251,11 @@ func (s amqpSide) collect(t *testing.T, ctx context.Context, url string, take fu
 					if !ok {
 						return fmt.Errorf("the connection was lost")
 					}
-					if !take(string(d.Body)) {
+					more := take(string(d.Body))
+					if err := d.Ack(false); err != nil && more {
+						return err
+					}
+					if !more {
 						return nil
 					}
 				case <-ctx.Done():
@@ -290,7 +302,7 @@ func (s jetStreamSide) feed(t *testing.T, ctx context.Context, url string, n int
 		defer nc.Close()
 		for next < n {
 			var futures []jetstream.PubAckFuture
-			for i := next; i < min(n, next+50); i++ {
+			for i := next; i < min(n, next+burst); i++ {
 				f, err := js.PublishMsgAsync(&nats.Msg{
 					Subject: "e2e.numbers", Data: []byte(strconv.Itoa(i)),
 					Header: nats.Header{jetstream.MsgIDHeader: []string{strconv.Itoa(i)}},
@@ -329,7 +341,10 @@ func (s jetStreamSide) collect(t *testing.T, ctx context.Context, url string, ta
 				return err
 			}
 			for ctx.Err() == nil {
-				m, err := stream.GetMsg(ctx, seq)
+				// Bounded: a server that is restarted never answers what it was asked before.
+				asking, cancel := context.WithTimeout(ctx, 2*time.Second)
+				m, err := stream.GetMsg(asking, seq)
+				cancel()
 				if err != nil {
 					return err // it is not there yet, or the server is away
 				}
