@@ -455,7 +455,7 @@ func TestCredentials(t *testing.T) {
 }
 
 func TestTLS(t *testing.T) {
-	a, stranger := brokers.NewAuthority(t), brokers.NewAuthority(t)
+	a, both, stranger := brokers.NewAuthority(t), brokers.NewAuthority(t), brokers.NewAuthority(t)
 	read := func(name string) string {
 		data, err := os.ReadFile(name)
 		if err != nil {
@@ -463,12 +463,12 @@ func TestTLS(t *testing.T) {
 		}
 		return string(data)
 	}
-	ca := read(a.CAFile())
-	certFile, keyFile := a.Client("gateway")
+	ca, bothCA := read(a.CAFile()), read(both.CAFile())
+	certFile, keyFile := both.Client("gateway")
 	cert, key := read(certFile), read(keyFile)
 	strangerCert, strangerKey := stranger.Client("gateway")
 
-	one, mutual := startMosquitto(t, brokers.TLS(a)), startMosquitto(t, brokers.MutualTLS(a))
+	one, mutual := startMosquitto(t, brokers.TLS(a)), startMosquitto(t, brokers.MutualTLS(both))
 	plain := startMosquitto(t)
 	type block map[string]any
 	for _, tt := range []struct {
@@ -485,9 +485,9 @@ func TestTLS(t *testing.T) {
 		{name: "another name", url: one.URL(), tls: block{"ca": ca, "server_name": "elsewhere.example"}},
 		{name: "localhost by name", url: one.URL(), tls: block{"ca": ca, "server_name": "localhost"}, ok: true},
 		{name: "not verified", url: one.URL(), tls: block{"insecure_skip_verify": true}, ok: true},
-		{name: "both trusted", url: mutual.URL(), tls: block{"ca": ca, "cert": cert, "key": key}, ok: true},
-		{name: "certificate missing", url: mutual.URL(), tls: block{"ca": ca}, hangsUp: true},
-		{name: "certificate of a stranger", url: mutual.URL(), tls: block{"ca": ca, "cert": read(strangerCert), "key": read(strangerKey)}, hangsUp: true},
+		{name: "both trusted", url: mutual.URL(), tls: block{"ca": bothCA, "cert": cert, "key": key}, ok: true},
+		{name: "certificate missing", url: mutual.URL(), tls: block{"ca": bothCA}, hangsUp: true},
+		{name: "certificate of a stranger", url: mutual.URL(), tls: block{"ca": bothCA, "cert": read(strangerCert), "key": read(strangerKey)}, hangsUp: true},
 		{name: "plain broker", url: "mqtts://" + plain.Addr(), tls: block{"ca": ca}, hangsUp: true},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
