@@ -88,9 +88,11 @@ func (p *endlessPub) Publish(ctx context.Context, msgs []transport.Message) erro
 	}
 	return nil
 }
+
 func (p *endlessPub) Confirms(ctx context.Context) ([]transport.Confirm, error) {
 	return p.outbox.Confirms(ctx)
 }
+
 func (p *endlessPub) Close(context.Context) error {
 	p.outbox.Fail(nil)
 	return nil

@@ -301,8 +301,11 @@ func TestPausesThatGainNothingStop(t *testing.T) {
 
 func TestSettlementsMerge(t *testing.T) {
 	got := progress([]transport.Settlement{
-		{First: 5, Last: 6, Outcome: transport.Ack}, {First: 1, Last: 2, Outcome: transport.Ack}, {First: 3, Last: 4, Outcome: transport.Ack},
-		{First: 7, Last: 7, Outcome: transport.Reject}, {First: 9, Last: 9, Outcome: transport.Reject},
+		{First: 5, Last: 6, Outcome: transport.Ack},
+		{First: 1, Last: 2, Outcome: transport.Ack},
+		{First: 3, Last: 4, Outcome: transport.Ack},
+		{First: 7, Last: 7, Outcome: transport.Reject},
+		{First: 9, Last: 9, Outcome: transport.Reject},
 	}, transport.Credit{}).GetProgress()
 	var ranges []string
 	for _, s := range got.GetSettlements() {

@@ -149,7 +149,9 @@ func (c *mutantConn) Unbind(ctx context.Context, b transport.Binding) error {
 }
 
 func (s *mutantSub) Receive(ctx context.Context) ([]transport.Delivery, error) { return s.receive(ctx) }
-func (s *mutantSub) Grant(credit transport.Credit) error                       { return s.grant(credit) }
+
+func (s *mutantSub) Grant(credit transport.Credit) error { return s.grant(credit) }
+
 func (s *mutantSub) Settle(ctx context.Context, settlements []transport.Settlement) error {
 	return s.settle(ctx, settlements)
 }
@@ -159,6 +161,7 @@ func (s *mutantSub) Remove(ctx context.Context) error { return s.remove(ctx) }
 func (p *mutantPub) Publish(ctx context.Context, msgs []transport.Message) error {
 	return p.publish(ctx, msgs)
 }
+
 func (p *mutantPub) Confirms(ctx context.Context) ([]transport.Confirm, error) {
 	return p.confirms(ctx)
 }
