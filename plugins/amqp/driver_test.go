@@ -338,7 +338,7 @@ func TestQuorumQueueCountsAndGivesUp(t *testing.T) {
 	must(t, ch.ExchangeDeclare("dead-work", "fanout", true, false, false, false, nil))
 	dead := subscribe(t, c, "dead-work", "")
 	p := publish(t, c, "work", `{"queue_type":"quorum","delivery_limit":2}`)
-	s := subscribe(t, c, "work", "")
+	s := subscribe(t, c, "work", `{"unique_ids":true}`)
 	send(t, p, transport.Message{Body: []byte("poison"), ID: "id"})
 	var attempts []uint32
 	for seq := uint64(1); seq <= 3; seq++ {

@@ -45,6 +45,10 @@ func sourceSchema() transport.Schema {
 		{Name: "routing_key", Type: transport.String, Default: "#", Doc: "Key or pattern with which our queue is bound to the exchange."},
 		{Name: "queue", Type: transport.String, Doc: "Name of our queue at the exchange. The default is made of the names of the site, the broker and the feed."},
 		{Name: "prefetch", Type: transport.Number, Doc: "Most unsettled messages that the broker sends, if fewer than the window of the feed. Set it where bodies are large: they wait in memory."},
+		{
+			Name: "unique_ids", Type: transport.Bool, Default: "false",
+			Doc: "Publishers give every message a message_id that no other has. A JetStream sink then drops what comes twice; and it would drop messages that share an id.",
+		},
 		{Name: "exclusive", Type: transport.Bool, Default: "false", Doc: "Be the only consumer of the queue, or fail."},
 	}, declared("the queue")...)}
 }
@@ -141,6 +145,7 @@ type source struct {
 	Queue      string  `json:"queue"`
 	Prefetch   *int    `json:"prefetch"`
 	Exclusive  bool    `json:"exclusive"`
+	UniqueIDs  bool    `json:"unique_ids"`
 
 	address  string
 	own      string // name of our queue at an exchange
@@ -203,7 +208,7 @@ func ownQueue(connName, sourceName string) string {
 // traits counts an address whose kind is found out later as a queue: a MsgFlo inport is a queue with an exchange of the
 // same name that leads into it, so that both are one place.
 func (s *source) traits() transport.Traits {
-	t := transport.Traits{Acks: true, Place: kindQueue + ":" + s.address}
+	t := transport.Traits{Acks: true, Identifies: s.UniqueIDs, Place: kindQueue + ":" + s.address}
 	if s.Kind == kindExchange {
 		t.Place = kindExchange + ":" + s.address
 	}

@@ -24,7 +24,7 @@ const (
 )
 
 // toMessage makes a message of a delivery from a queue.
-func toMessage(d *amqp091.Delivery, queue string) transport.Message {
+func toMessage(d *amqp091.Delivery, queue string, uniqueIDs bool) transport.Message {
 	m := transport.Message{
 		Body:            d.Body,
 		Address:         d.RoutingKey,
@@ -43,7 +43,8 @@ func toMessage(d *amqp091.Delivery, queue string) transport.Message {
 	if m.Address == "" {
 		m.Address = d.Exchange // fanout exchanges need no key
 	}
-	if d.MessageId != "" {
+	if uniqueIDs && d.MessageId != "" {
+		// Only where the site says so: publishers that use an id twice would lose messages at a sink that deduplicates.
 		m.SourceID = queue + "/" + d.MessageId
 	}
 	if retain, ok := d.Headers[retainHeader].(bool); ok {

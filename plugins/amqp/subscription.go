@@ -22,6 +22,8 @@ type subscription struct {
 	queue string
 	own   bool // the queue is kept for this subscription
 
+	uniqueIDs bool // message ids are the publishers' word that no other message has them
+
 	deliveries <-chan amqp091.Delivery
 	cancels    chan string         // has room for the only one
 	closes     chan *amqp091.Error // has room for the only one
@@ -114,7 +116,7 @@ func (c *conn) consumeFrom(queue string, own bool, opts *source) (*subscription,
 		return nil, err
 	}
 	s := &subscription{
-		conn: c, ch: ch, queue: queue, own: own,
+		conn: c, ch: ch, queue: queue, own: own, uniqueIDs: opts.UniqueIDs,
 		inbox:   transport.NewInbox[uint64](false),
 		cancels: ch.NotifyCancel(make(chan string, 1)),
 		closes:  ch.NotifyClose(make(chan *amqp091.Error, 1)),
@@ -146,7 +148,7 @@ func (c *conn) consumeFrom(queue string, own bool, opts *source) (*subscription,
 // pump takes what the library has, at once, until the consumer is gone.
 func (s *subscription) pump() {
 	for d := range s.deliveries {
-		s.inbox.Put(toMessage(&d, s.queue), d.DeliveryTag)
+		s.inbox.Put(toMessage(&d, s.queue, s.uniqueIDs), d.DeliveryTag)
 	}
 	// The library has put the reason into one of the two before it closes the deliveries.
 	select {
