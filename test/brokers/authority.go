@@ -8,6 +8,7 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
+	"fmt"
 	"math/big"
 	"net"
 	"os"
@@ -24,6 +25,8 @@ type Authority struct {
 	cert *x509.Certificate
 	key  *ecdsa.PrivateKey
 	next int64 // serial number
+
+	servers int // certificates of servers that were issued: each has files of its own
 }
 
 // NewAuthority makes an authority, valid for a day.
@@ -57,7 +60,8 @@ func (a *Authority) Server() (certFile, keyFile string) {
 	tmpl.DNSNames = []string{"localhost"}
 	tmpl.IPAddresses = []net.IP{net.IPv4(127, 0, 0, 1), net.IPv6loopback}
 	tmpl.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}
-	return a.issue("server", tmpl)
+	a.servers++
+	return a.issue(fmt.Sprintf("server-%d", a.servers), tmpl)
 }
 
 // Client issues a client certificate with name as its common name and returns
