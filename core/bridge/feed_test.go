@@ -435,7 +435,9 @@ func BenchmarkFeed(b *testing.B) {
 			<-src.done
 			b.StopTimer()
 			cancel()
-			<-done
+			if err := <-done; err != nil {
+				b.Fatal(err)
+			}
 		})
 	}
 }

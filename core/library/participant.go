@@ -93,7 +93,7 @@ func (p Participant) Run(ctx context.Context) error {
 		errs.Flush()
 		switch {
 		case ctx.Err() != nil:
-			return nil // we have ended it, and how does not matter
+			return nil //nolint:nilerr // we have ended it, and how does not matter
 		case err == nil:
 			return errors.New("it ended by itself")
 		}

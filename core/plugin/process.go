@@ -46,7 +46,7 @@ var _ runner.Runner = (*process)(nil)
 // prepare is what go-plugin's RunnerFunc does.
 func (p *process) prepare(path string, e Executable, env []string, tmpDir string) {
 	p.tmpDir, p.name = tmpDir, e.Path
-	p.cmd = exec.Command(path, e.Args...)
+	p.cmd = exec.Command(path, e.Args...) //nolint:noctx // go-plugin ends it, by Kill
 	p.cmd.Args[0] = e.Path
 	p.cmd.Env = env
 	p.cmd.SysProcAttr = sysProcAttr()

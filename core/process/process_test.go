@@ -57,7 +57,10 @@ func TestChildThatIgnoresTermIsKilled(t *testing.T) {
 	<-ready
 	cancel()
 	select {
-	case <-done:
+	case err := <-done:
+		if err == nil {
+			t.Error("a child that was killed returned no error")
+		}
 	case <-time.After(20 * time.Second):
 		t.Fatal("the child was not killed")
 	}

@@ -254,8 +254,7 @@ func textOrFile(what, value string) ([]byte, error) {
 	text, err := os.ReadFile(value)
 	if err != nil {
 		// Not the path: it may be a secret given where a path was expected.
-		var pathErr *os.PathError
-		if errors.As(err, &pathErr) {
+		if pathErr, ok := errors.AsType[*os.PathError](err); ok {
 			err = pathErr.Err
 		}
 		return nil, fmt.Errorf("%s is neither text nor a file that can be read: %w", what, err)

@@ -321,7 +321,7 @@ func TestMissingOrFullStreamEndsThePublisher(t *testing.T) {
 		"full": func() error {
 			for i := range 5 {
 				if _, err := js.Publish(testContext(t), "s", []byte(fmt.Sprint(i))); err != nil {
-					return nil
+					return nil //nolint:nilerr // an error is what it shall come to
 				}
 			}
 			return errors.New("it is not full")

@@ -250,7 +250,7 @@ type goroutine struct{ id, stack string }
 // goroutines returns all goroutines, the caller's first.
 func goroutines() []goroutine {
 	var gs []goroutine
-	for _, s := range bytes.Split(stacks(), []byte("\n\n")) {
+	for s := range bytes.SplitSeq(stacks(), []byte("\n\n")) {
 		head, _, _ := bytes.Cut(s, []byte(" ["))
 		gs = append(gs, goroutine{id: string(head), stack: string(s)})
 	}

@@ -215,8 +215,7 @@ func validateSecrets(s *scene) {
 	if err != nil {
 		s.Fatalf("describe: %v", err)
 	}
-	var told func(attributes []transport.Attribute, wrap func(map[string]any) map[string]any)
-	told = func(attributes []transport.Attribute, wrap func(map[string]any) map[string]any) {
+	told := func(attributes []transport.Attribute, wrap func(map[string]any) map[string]any) {
 		for _, a := range attributes {
 			if !a.Secret {
 				continue

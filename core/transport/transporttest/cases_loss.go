@@ -78,7 +78,7 @@ func silentBroker(s *scene) {
 	start := time.Now()
 	var receive error
 	done := s.apart(func() { _, receive = st.Receive(s.ctx) })
-	l.ended(noticed)
+	_ = l.ended(noticed)
 	if took := time.Since(start); took > noticed {
 		s.Errorf("it took %v to notice that nothing comes from the broker; want at most 5 s", took)
 	}
@@ -153,7 +153,7 @@ func restartedBroker(s *scene) {
 	ds := st.receive(5)
 	s.inOrder(ds, 1, 5)
 	s.target.Restart(s)
-	l.ended(noticed)
+	_ = l.ended(noticed)
 	l.close()
 	l = s.connectAs(l.name)
 	st = l.subscribe(src)
@@ -221,8 +221,8 @@ func manyLosses(s *scene) {
 			break
 		}
 		s.target.Cut(s)
-		in.ended(noticed)
-		out.ended(noticed)
+		_ = in.ended(noticed)
+		_ = out.ended(noticed)
 		cancel()
 		publish()
 		confirm()

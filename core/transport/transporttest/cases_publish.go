@@ -95,7 +95,7 @@ func confirmedIsThere(s *scene) {
 	if !s.target.Has.Durable {
 		return // what has come to the subscription is lost with its connection
 	}
-	l.ended(noticed)
+	_ = l.ended(noticed)
 	l.close()
 	st = s.connectAs(l.name).subscribe(src)
 	st.grant(100_000, 1<<30)

@@ -113,7 +113,7 @@ func (f *FaultDriver) LoseConnections(reason error) {
 	}
 	f.mu.Unlock()
 	for _, c := range conns {
-		c.lose(reason)
+		_ = c.lose(reason)
 	}
 }
 

@@ -63,8 +63,7 @@ func (d *memoryDriver) Validate(_ context.Context, req transport.ValidateRequest
 	problem := func(where transport.Part, index int, err error) {
 		if err != nil {
 			p := transport.Problem{Where: where, Index: index, Message: err.Error()}
-			var at *attributeError
-			if errors.As(err, &at) {
+			if at, ok := errors.AsType[*attributeError](err); ok {
 				p.Path = []string{at.name}
 			}
 			res.Problems = append(res.Problems, p)
@@ -152,8 +151,7 @@ func parse(data json.RawMessage, into any) error {
 	dec := json.NewDecoder(bytes.NewReader(data))
 	dec.DisallowUnknownFields()
 	err := dec.Decode(into)
-	var kind *json.UnmarshalTypeError
-	if errors.As(err, &kind) {
+	if kind, ok := errors.AsType[*json.UnmarshalTypeError](err); ok {
 		return &attributeError{name: kind.Field, text: fmt.Sprintf("%s cannot be a %s", kind.Field, kind.Value)}
 	}
 	if err != nil {
@@ -196,7 +194,7 @@ func parseSink(sink transport.Sink) (memoryEndpoint, error) {
 	if err := parse(sink.Options, &opts); err != nil {
 		return opts, err
 	}
-	for _, word := range strings.Split(sink.Address, "/") {
+	for word := range strings.SplitSeq(sink.Address, "/") {
 		if word == "+" || word == "#" {
 			return opts, &attributeError{name: "address", text: "a sink's address may not be a filter"}
 		}

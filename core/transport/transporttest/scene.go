@@ -137,7 +137,6 @@ type stream struct {
 	last      uint64           // sequence number of the last delivery
 	granted   transport.Credit // total
 	delivered transport.Credit // total
-	back      transport.Credit // granted to replace what was settled
 	extra     []transport.Delivery
 }
 
