@@ -25,6 +25,8 @@ type Input struct {
 	Participants map[string]Participant
 	// Settings returns what the site says of an edge; nil for nothing of any.
 	Settings func(from, to graph.Endpoint) Settings
+	// StrictTypes refuses edges whose ends do not go together by their types; otherwise they only carry a warning.
+	StrictTypes bool
 }
 
 // Graph is a graph under its name.
@@ -43,6 +45,7 @@ type Port struct {
 	Broker  string
 	Address string
 	Type    string
+	Schema  string
 	Options json.RawMessage
 	// Traits are the driver's word about the port, as a source for outports and as a sink for inports.
 	Traits transport.Traits
@@ -86,6 +89,8 @@ type Edge struct {
 	Pending string
 	// Refused says why the edge must not run; empty if it may.
 	Refused string
+	// Warning says what looks wrong with an edge that runs all the same; empty if nothing does.
+	Warning string
 	// SamePlace: both ends are one place on one broker, and the broker does all there is to do.
 	SamePlace bool
 	// Feed and Target name what carries the edge; empty where nothing does.
@@ -207,6 +212,9 @@ func (p *planner) edge(g Graph, e graph.Edge) {
 	out.SamePlace = source.Broker == sink.Broker && place(source) == place(sink)
 	if want := out.settings.Require; !out.SamePlace && out.Guarantee.rank() < want.rank() {
 		out.Refused = fmt.Sprintf("%s is required, and the edge is %s: %s", want, out.Guarantee, out.Weakness)
+	}
+	if out.Warning = mismatch(source, sink); out.Warning != "" && p.in.StrictTypes && out.Refused == "" {
+		out.Refused, out.Warning = out.Warning, ""
 	}
 	p.edges = append(p.edges, out)
 }

@@ -40,6 +40,10 @@ func input(t *testing.T, src string) route.Input {
 		if len(f) == 0 || strings.HasPrefix(f[0], "#") {
 			continue
 		}
+		if f[0] == "strict" {
+			in.StrictTypes = true
+			continue
+		}
 		if f[0] == "edge" {
 			settings[f[1]+" "+f[2]] = parseSettings(t, f[3:])
 			continue
@@ -77,6 +81,8 @@ func parsePort(t *testing.T, broker, address string, rest []string) route.Port {
 			p.Traits.Identifies = v == "true"
 		case "dedup":
 			p.Traits.Deduplicates = v == "true"
+		case "type":
+			p.Type = v
 		case "place":
 			p.Traits.Place = v
 		case "why":
@@ -149,6 +155,7 @@ func print(p route.Plan) string {
 		}
 		line("pending", e.Pending)
 		line("refused", e.Refused)
+		line("warning", e.Warning)
 		line("guarantee", string(e.Guarantee))
 		line("weakness", e.Weakness)
 		if e.SamePlace {
