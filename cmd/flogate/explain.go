@@ -43,6 +43,7 @@ type explained struct {
 	Sink      *endpoint `json:"sink,omitempty"`
 	Guarantee string    `json:"guarantee,omitempty"`
 	Weakness  string    `json:"weakness,omitempty"`
+	Warning   string    `json:"warning,omitempty"`
 	Pending   string    `json:"pending,omitempty"`
 	SamePlace bool      `json:"same_place,omitempty"`
 }
@@ -56,7 +57,7 @@ func (a *app) explain(plan route.Plan, asJSON bool) error {
 	rows := []explained{}
 	for _, e := range plan.Edges {
 		row := explained{
-			Edge: e.ID, Graph: e.Graph, Guarantee: string(e.Guarantee), Weakness: e.Weakness, Pending: e.Pending, SamePlace: e.SamePlace,
+			Edge: e.ID, Graph: e.Graph, Guarantee: string(e.Guarantee), Weakness: e.Weakness, Warning: e.Warning, Pending: e.Pending, SamePlace: e.SamePlace,
 		}
 		if e.Pending == "" {
 			row.Source = &endpoint{e.Source.Broker, e.Source.Address}
@@ -87,6 +88,9 @@ func (a *app) explain(plan route.Plan, asJSON bool) error {
 		fmt.Fprintf(t, "  guarantee\t%s\n", r.Guarantee)
 		if r.Weakness != "" {
 			fmt.Fprintf(t, "  weakest link\t%s\n", r.Weakness)
+		}
+		if r.Warning != "" {
+			fmt.Fprintf(t, "  warning\t%s\n", r.Warning)
 		}
 	}
 	return t.Flush()

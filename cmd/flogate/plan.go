@@ -11,7 +11,7 @@ import (
 
 // makePlan turns a site into a plan.
 func makePlan(site *config.Site) route.Plan {
-	in := route.Input{Participants: make(map[string]route.Participant)}
+	in := route.Input{StrictTypes: site.StrictTypes, Participants: make(map[string]route.Participant)}
 	for _, g := range site.Graphs {
 		in.Graphs = append(in.Graphs, route.Graph{Name: g.Name, Graph: g.Graph})
 	}
@@ -36,7 +36,7 @@ func ports(p config.Participant, list []config.Port) map[string]route.Port {
 	m := make(map[string]route.Port, len(list))
 	for _, port := range list {
 		m[port.Name] = route.Port{
-			Broker: p.Broker, Address: port.Address, Type: port.Type, Options: port.Options.JSON(), Traits: port.Traits,
+			Broker: p.Broker, Address: port.Address, Type: port.Type, Schema: port.Schema, Options: port.Options.JSON(), Traits: port.Traits,
 		}
 	}
 	return m

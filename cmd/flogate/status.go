@@ -89,6 +89,11 @@ func printStatus(w io.Writer, s admin.Status, now time.Time) error {
 		fmt.Fprintf(t, "%s\t%s\t%s\t%.1f/s\t%d\t%d\t%d\t%s\t%s\n",
 			e.ID, e.State, age(e.Since), e.Rate, e.Messages, e.InFlight, e.DeadLetters, e.Guarantee, e.Reason)
 	}
+	for _, e := range s.Edges {
+		if e.Warning != "" {
+			fmt.Fprintf(t, "warning: %s: %s\n", e.ID, e.Warning)
+		}
+	}
 	if len(s.Brokers) > 0 {
 		fmt.Fprint(t, "\nBROKER\tSTATE\tFOR\tCONNECTS\tPRODUCT\tREASON\n")
 	}

@@ -43,6 +43,7 @@ type Edge struct {
 	Sink      Place     `json:"sink"`
 	Guarantee string    `json:"guarantee,omitempty"`
 	Weakness  string    `json:"weakness,omitempty"`
+	Warning   string    `json:"warning,omitempty"`
 
 	Messages      uint64  `json:"messages"`
 	Bytes         uint64  `json:"bytes"`

@@ -335,7 +335,7 @@ func (l *loader) decodeSite(blocks hcl.Blocks) {
 	if text, _, ok := l.label(blocks[0], 0, "site"); ok {
 		l.site.Name = text
 	}
-	_, v := l.content(blocks[0], attributes("data_dir", "drain"))
+	_, v := l.content(blocks[0], attributes("data_dir", "drain", "types"))
 	if dir, ok := v.path("data_dir"); ok {
 		l.site.DataDir = dir
 	}
@@ -346,7 +346,15 @@ func (l *loader) decodeSite(blocks hcl.Blocks) {
 		}
 		l.site.Drain = d
 	}
+	types, _ := v.oneOf("types", typesWarn, typesStrict)
+	l.site.StrictTypes = types == typesStrict
 }
+
+// What a site may do about edges whose ends do not go together by their types.
+const (
+	typesWarn   = "warn"
+	typesStrict = "strict"
+)
 
 func (l *loader) decodeListen(blocks hcl.Blocks) {
 	l.onlyOne(blocks)

@@ -23,6 +23,8 @@ type Site struct {
 	DataDir string
 	// Drain is how long a gateway that shuts down waits for what is in flight.
 	Drain time.Duration
+	// StrictTypes refuses edges whose ends do not go together by their types.
+	StrictTypes bool
 
 	Listen       Listen
 	Plugins      Plugins

@@ -234,4 +234,7 @@ func (n *Network) report(e EdgeStatus) {
 		log = n.cfg.Log.Warn
 	}
 	log("edge state changed", "edge", e.ID, "state", e.State, "reason", e.Reason)
+	if e.Warning != "" && e.State == Flowing {
+		n.cfg.Log.Warn("edge looks wrong", "edge", e.ID, "warning", e.Warning)
+	}
 }
