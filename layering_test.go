@@ -31,6 +31,7 @@ var (
 	hcl      = []string{"github.com/hashicorp/hcl/v2", "github.com/zclconf/go-cty"}
 	yaml     = []string{"github.com/goccy/go-yaml"}
 	limits   = []string{"golang.org/x/sync", "golang.org/x/time"}
+	watching = []string{"github.com/fsnotify/fsnotify"} // components are files that people edit while the gateway runs
 	terminal = []string{"github.com/spf13/cobra", "github.com/spf13/pflag", "github.com/fsnotify/fsnotify", "golang.org/x/term"}
 	metrics  = []string{"github.com/prometheus/client_golang"}
 	paho     = []string{"github.com/eclipse/paho.mqtt.golang"}
@@ -71,7 +72,7 @@ var layers = map[string]layer{
 	"core/bridge":     {level: 3, outside: limits},
 	"core/pluginmain": {level: 3, outside: goPlugin},
 	"core/config":     {level: 3, outside: slices.Concat(hcl, yaml)},
-	"core/library":    {level: 3, outside: slices.Concat(yaml, limits)},
+	"core/library":    {level: 3, outside: slices.Concat(yaml, limits, watching)},
 	"forwarding":      {level: 3, only: forForwarding},
 
 	"core/network":           {level: 4, outside: limits},

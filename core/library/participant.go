@@ -1,6 +1,14 @@
-// Package library starts participants: programs that play a role in a graph, as children of the gateway.
+// Package library knows the components that can be started here, and starts participants: programs that play a role in a
+// graph, as children of the gateway.
 //
-// It is not for what they say on a broker, and not for what they mean in a graph.
+//	l, err := library.Load("package.json", "")
+//	command, err := l.Command("lights/Dimmer", "hall", nil)
+//	err = library.Participant{Role: "hall", Command: command, Dir: l.Dir(), Log: log}.Run(ctx)
+//
+// A [Library] is made from a MsgFlo project as it is, or from a [Definition]. Commands are split into words before anything
+// is put into them, and no shell is run: whatever a role or an initial packet says, it is one argument.
+//
+// It is not for what participants say on a broker, and not for what they mean in a graph.
 package library
 
 import (
