@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -24,6 +26,9 @@ runs for three seconds when it is started, the warning light is on while it runs
 		Args:      exactArgs("button|motor|warninglight"),
 		ValidArgs: []string{"button", "motor", "warninglight"},
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if !slices.Contains(cmd.ValidArgs, args[0]) {
+				return usagef("there is no participant %q in the demo; there are %s", args[0], strings.Join(cmd.ValidArgs, ", "))
+			}
 			log, err := a.logger()
 			if err != nil {
 				return err
@@ -42,8 +47,6 @@ runs for three seconds when it is started, the warning light is on while it runs
 				err = d.motor(ctx)
 			case "warninglight":
 				err = d.warningLight(ctx)
-			default:
-				return usagef("there is no participant %q in the demo", args[0])
 			}
 			if ctx.Err() != nil {
 				return nil

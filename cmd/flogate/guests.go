@@ -77,7 +77,7 @@ func (g *guests) open(e plugin.Executable) (transport.Driver, error) {
 }
 
 func (g *guests) launch() error {
-	dir, err := os.MkdirTemp("", "flogate-")
+	dir, err := os.MkdirTemp(socketDir(), "flogate-")
 	if err != nil {
 		return err
 	}

@@ -45,6 +45,32 @@ func (a *app) load(ctx context.Context, path string) (*config.Site, error) {
 	return site, nil
 }
 
+// look loads a site file for a command that only wants to know something from it: it is silent unless the file is wrong.
+func (a *app) look(ctx context.Context, path string) (*config.Site, error) {
+	log, err := a.logger()
+	if err != nil {
+		return nil, err
+	}
+	site, diags, err := loadSite(ctx, path, log)
+	if err == nil {
+		return site, nil
+	}
+	return nil, &exitError{exitConfig, errors.Join(diags.Write(a.stderr, isTerminal(a.stderr)), err)}
+}
+
+// say shows diagnostics beside a log: as they are on a terminal, else as records, because what reads the log may take
+// nothing else.
+func (a *app) say(log *slog.Logger, diags *config.Diagnostics) {
+	if isTerminal(a.stderr) {
+		_ = diags.Write(a.stderr, true) // there is nobody else to tell
+		return
+	}
+	for _, d := range diags.List {
+		at := fmt.Sprintf("%s:%d:%d", d.Where.File, d.Where.Start.Line, d.Where.Start.Column)
+		log.Warn("site file", "severity", d.Severity, "at", at, "summary", d.Summary, "detail", d.Detail)
+	}
+}
+
 // loadSite loads a site file, and checks what can be checked before anything runs. The diagnostics are never nil. With
 // errors among them the error is errReported; an edge that must not run is another error.
 func loadSite(ctx context.Context, path string, log *slog.Logger) (*config.Site, *config.Diagnostics, error) {
@@ -143,7 +169,7 @@ func count(n int, what string) string {
 func (a *app) driverFor(ctx context.Context, w where, log *slog.Logger) (transport.Driver, transport.ConnectRequest, error) {
 	none := transport.ConnectRequest{}
 	if w.site != "" {
-		site, err := a.load(ctx, w.site)
+		site, err := a.look(ctx, w.site)
 		if err != nil {
 			return nil, none, err
 		}

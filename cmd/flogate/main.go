@@ -185,7 +185,7 @@ func noArgs(cmd *cobra.Command, args []string) error {
 	if !cmd.HasAvailableSubCommands() {
 		return usagef("%s takes no arguments, and there is %q", cmd.CommandPath(), args[0])
 	}
-	return usagef("unknown command %q for %q.%s", args[0], cmd.CommandPath(), didYouMean(cmd, args[0], ""))
+	return usagef("unknown command %q for %q%s", args[0], cmd.CommandPath(), didYouMean(cmd, args[0], ""))
 }
 
 // flagError gives a wrong flag our exit code, and a guess at what was meant.
@@ -199,10 +199,10 @@ func flagError(cmd *cobra.Command, err error) error {
 	cmd.Flags().VisitAll(func(f *pflag.Flag) {
 		flags.AddCommand(&cobra.Command{Use: f.Name, Run: func(*cobra.Command, []string) {}})
 	})
-	return usagef("%w for %q.%s", err, cmd.CommandPath(), didYouMean(flags, unknown.GetSpecifiedName(), "--"))
+	return usagef("%w for %q%s", err, cmd.CommandPath(), didYouMean(flags, unknown.GetSpecifiedName(), "--"))
 }
 
-// didYouMean guesses which sub-command was meant. It is empty, or a sentence after a blank.
+// didYouMean guesses which sub-command was meant. It is empty, or ends the sentence and asks.
 func didYouMean(cmd *cobra.Command, given, prefix string) string {
 	cmd.SuggestionsMinimumDistance = 2
 	found := cmd.SuggestionsFor(given)
@@ -212,7 +212,7 @@ func didYouMean(cmd *cobra.Command, given, prefix string) string {
 	for i, f := range found {
 		found[i] = prefix + f
 	}
-	return fmt.Sprintf(" Did you mean %s?", strings.Join(found, " or "))
+	return fmt.Sprintf(". Did you mean %s?", strings.Join(found, " or "))
 }
 
 // words completes a flag with what it may be.

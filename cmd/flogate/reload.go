@@ -81,15 +81,7 @@ func (r *runner) again(ctx, working context.Context) {
 	r.files = diags.Files
 	var said strings.Builder
 	_ = diags.Write(&said, false) // a builder takes everything
-	if isTerminal(r.app.stderr) {
-		_, _ = io.WriteString(r.app.stderr, said.String())
-	} else {
-		// What reads the log may want records and nothing else.
-		for _, d := range diags.List {
-			at := fmt.Sprintf("%s:%d:%d", d.Where.File, d.Where.Start.Line, d.Where.Start.Column)
-			r.log.Warn("site file", "severity", d.Severity, "at", at, "summary", d.Summary, "detail", d.Detail)
-		}
-	}
+	r.app.say(r.log, diags)
 	if err == nil {
 		err = fixed(r.site, site)
 	}

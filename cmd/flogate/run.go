@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -94,12 +95,10 @@ func (a *app) runSite(ctx context.Context, path string) error {
 	context.AfterFunc(ctx, func() { signal.Reset(os.Interrupt, syscall.SIGTERM) })
 
 	site, diags, err := loadSite(ctx, path, log)
-	if werr := diags.Write(a.stderr, isTerminal(a.stderr)); werr != nil {
-		return werr
-	}
 	if err != nil {
-		return &exitError{exitConfig, err}
+		return &exitError{exitConfig, errors.Join(diags.Write(a.stderr, isTerminal(a.stderr)), err)}
 	}
+	a.say(log, diags)
 	unlock, err := lockData(site.DataDir)
 	if err != nil {
 		return err
@@ -277,12 +276,14 @@ func participantVersion(site *config.Site, p config.Participant) string {
 func (r *runner) embed(ctx context.Context, e config.Embedded) error {
 	name := "embedded." + e.Name
 	child := embedded.Child{
-		NATS: e.NATS, MQTT: e.MQTT, DataDir: e.DataDir, Log: r.log.With("embedded", e.Name),
+		// The server has no MQTT without NATS: nobody is told of the port that it then takes.
+		NATS: cmp.Or(e.NATS, "127.0.0.1:0"), MQTT: e.MQTT, DataDir: e.DataDir, Log: r.log.With("embedded", e.Name),
 		OnChange: func(s supervise.Status) {
 			p := admin.Plugin{Name: name, State: s.State.String(), Since: time.Now(), Restarts: s.Restarts, Up: s.State == supervise.Running}
 			if s.Err != nil && !p.Up {
-				p.Reason = s.Err.Error()
-				r.log.Error("embedded broker does not run", "embedded", e.Name, "error", s.Err, "retry_in", s.Wait)
+				err := errors.Unwrap(s.Err) // the name is beside it
+				p.Reason = err.Error()
+				r.log.Error("embedded broker does not run", "embedded", e.Name, "error", err, "retry_in", s.Wait)
 			}
 			r.mu.Lock()
 			r.own[name] = p
@@ -445,13 +446,24 @@ func (r *runner) show(ctx context.Context) {
 	}
 }
 
-// runDir is the folder for the sockets of a site's plugins: short, because a socket's path may have 107 bytes, and the same
-// for every run of a site, so that what a killed gateway has left is wiped by the next.
+// runDir is the folder for the sockets of a site's plugins: the same for every run of a site, so that what a killed gateway
+// has left is wiped by the next.
 func runDir(site *config.Site) string {
 	sum := sha256.Sum256([]byte(site.DataDir))
 	name := "flogate-" + hex.EncodeToString(sum[:4])
-	if dir := os.Getenv("XDG_RUNTIME_DIR"); dir != "" {
-		return filepath.Join(dir, name)
+	if os.Getenv("XDG_RUNTIME_DIR") == "" {
+		name += fmt.Sprintf("-%d", os.Getuid()) // the temporary folder is everybody's
 	}
-	return filepath.Join(os.TempDir(), fmt.Sprintf("%s-%d", name, os.Getuid()))
+	return filepath.Join(socketDir(), name)
+}
+
+// socketDir is where folders for sockets are made. The path of a socket may have 107 bytes, which a long TMPDIR eats up.
+func socketDir() string {
+	const longest = 40
+	for _, dir := range []string{os.Getenv("XDG_RUNTIME_DIR"), os.TempDir()} {
+		if dir != "" && len(dir) <= longest {
+			return dir
+		}
+	}
+	return "/tmp"
 }

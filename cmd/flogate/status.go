@@ -26,7 +26,7 @@ taken from the site file. Exit code 5 means that nobody answers there.`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if site != "" && !cmd.Flags().Changed("admin") {
-				s, err := a.load(cmd.Context(), site)
+				s, err := a.look(cmd.Context(), site)
 				if err != nil {
 					return err
 				}
