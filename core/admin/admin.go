@@ -39,8 +39,8 @@ type Edge struct {
 	State     string    `json:"state"` // pending, flowing, blocked, broken or draining
 	Reason    string    `json:"reason,omitempty"`
 	Since     time.Time `json:"since"`
-	Source    Place     `json:"source"`
-	Sink      Place     `json:"sink"`
+	Source    Place     `json:"source,omitzero"` // absent while the edge is pending
+	Sink      Place     `json:"sink,omitzero"`
 	Guarantee string    `json:"guarantee,omitempty"`
 	Weakness  string    `json:"weakness,omitempty"`
 	Warning   string    `json:"warning,omitempty"`
@@ -142,6 +142,7 @@ func Handler(status func() Status) http.Handler {
 		w.Header().Set("Content-Type", "application/json")
 		enc := json.NewEncoder(w)
 		enc.SetIndent("", "  ")
+		enc.SetEscapeHTML(false) // an edge is "a.out -> b.in"
 		_ = enc.Encode(status()) // a client that went away is its own affair
 	})
 	mux.HandleFunc("GET /{$}", func(w http.ResponseWriter, _ *http.Request) {
