@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 )
 
 // MaxSource bounds the source of a component, in bytes.
@@ -73,17 +74,15 @@ func readSource(folder, file string) ([]byte, error) {
 		return nil, err
 	}
 	defer func() { _ = root.Close() }()
-	// Not before the file is known to be one: opening a pipe would wait for somebody to write to it.
-	if info, err := root.Stat(file); err != nil {
-		return nil, err
-	} else if !info.Mode().IsRegular() {
-		return nil, fmt.Errorf("%s is no file", file)
-	}
-	f, err := root.Open(file)
+	// To open a pipe would otherwise wait for somebody to write to it.
+	f, err := root.OpenFile(file, os.O_RDONLY|syscall.O_NONBLOCK, 0)
 	if err != nil {
 		return nil, err
 	}
 	defer func() { _ = f.Close() }()
+	if info, err := f.Stat(); err != nil || !info.Mode().IsRegular() {
+		return nil, errors.Join(err, fmt.Errorf("%s is no file", file))
+	}
 	src, err := io.ReadAll(io.LimitReader(f, MaxSource+1))
 	if err == nil && len(src) > MaxSource {
 		err = fmt.Errorf("%s has more than %d KiB", file, MaxSource>>10)

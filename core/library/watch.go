@@ -101,7 +101,15 @@ func (l *Library) follow() (*fsnotify.Watcher, error) {
 	if err != nil {
 		return nil, err
 	}
-	for _, dir := range []string{l.dir, l.state().folder} {
+	folder := l.state().folder
+	dirs := []string{folder, filepath.Dir(folder), l.dir}
+	if rel, err := filepath.Rel(l.dir, folder); err == nil && filepath.IsLocal(rel) {
+		// A folder does not hear of it when one that it is in goes.
+		for dirs = []string{folder}; folder != l.dir; dirs = append(dirs, folder) {
+			folder = filepath.Dir(folder)
+		}
+	}
+	for _, dir := range dirs {
 		for {
 			there := standing(dir)
 			err := watcher.Add(there)
