@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"math"
 	"net/url"
+	"slices"
+	"strconv"
 	"strings"
 	"time"
 	"unicode"
@@ -25,20 +27,39 @@ func Parse(body []byte) (Definition, error) {
 	case tooDeep(body):
 		return Definition{}, fmt.Errorf("nested deeper than %d levels", MaxDepth)
 	}
-	f := open("", body)
-	if raw, enveloped := f.left["payload"]; enveloped {
+	if !json.Valid(body) {
+		return Definition{}, invalid(body)
+	}
+	f := open(body)
+	if f.has("payload") {
 		f.is("protocol", "discovery")
 		f.is("command", "participant")
 		if f.err != nil {
 			return Definition{}, f.err
 		}
-		f = open("payload: ", raw)
+		if f = open(f.take("payload")); f.err != nil {
+			return Definition{}, fmt.Errorf("payload: %w", f.err)
+		}
+		d := f.definition()
+		if f.err != nil {
+			return Definition{}, fmt.Errorf("payload: %w", f.err)
+		}
+		return d, nil
 	}
 	d := f.definition()
 	if f.err != nil {
 		return Definition{}, f.err
 	}
 	return d, nil
+}
+
+// invalid says why body is no JSON.
+func invalid(body []byte) error {
+	err := json.Unmarshal(body, new(json.RawMessage))
+	if syntax, ok := errors.AsType[*json.SyntaxError](err); ok {
+		return fmt.Errorf("no JSON: %w at byte %d", err, syntax.Offset)
+	}
+	return fmt.Errorf("no JSON: %w", err)
 }
 
 // tooDeep counts brackets outside strings. It need not know whether they match: the decoder will.
@@ -65,69 +86,84 @@ func tooDeep(body []byte) bool {
 // fields reads the fields of an object, and remembers the first error. What was not asked for is left. Keys count as they
 // are written, unlike those of encoding/json's structs, which would take "ID" for "id".
 type fields struct {
-	path string // before what errors say
-	left map[string]json.RawMessage
+	left []field
 	err  error
 }
 
-func open(path string, raw []byte) *fields {
-	f := &fields{path: path}
-	if err := json.Unmarshal(raw, &f.left); err != nil {
-		syntax := new(json.SyntaxError)
-		if errors.As(err, &syntax) {
-			f.fail("no JSON: %s at byte %d", syntax, syntax.Offset)
-		} else {
-			f.fail("an object is expected, not %s", kind(raw))
-		}
-	} else if f.left == nil {
-		f.fail("an object is expected, not null")
+// field is a key with its value, which is part of the message.
+type field struct {
+	key   string
+	value []byte
+}
+
+// open opens an object that is known to be JSON. It does not decode the whole of it as encoding/json would, once for each
+// level: an announcement that is refused must cost as little as it can.
+func open(raw []byte) *fields {
+	f := new(fields)
+	if kind(raw) != "an object" {
+		f.fail("an object is expected, not %s", kind(raw))
+		return f
+	}
+	f.left = make([]field, 0, 8)
+	for c := enter(raw); c.more(); {
+		key := text(c.value())
+		c.colon()
+		f.left = append(f.left, field{key, c.value()})
 	}
 	return f
 }
 
 func (f *fields) fail(format string, args ...any) {
 	if f.err == nil {
-		f.err = fmt.Errorf(f.path+format, args...)
+		f.err = fmt.Errorf(format, args...)
 	}
 }
 
-// take returns a field, nil where it is missing or null.
-func (f *fields) take(key string) json.RawMessage {
-	raw := f.left[key]
-	delete(f.left, key)
-	if string(raw) == "null" {
+func (f *fields) has(key string) bool {
+	return slices.ContainsFunc(f.left, func(x field) bool { return x.key == key })
+}
+
+// take returns a field, nil where it is missing or null. Of keys that repeat, the last one counts.
+func (f *fields) take(key string) (value []byte) {
+	for i := 0; i < len(f.left); i++ {
+		if f.left[i].key == key {
+			value = f.left[i].value
+			f.left = slices.Delete(f.left, i, i+1)
+			i--
+		}
+	}
+	if string(value) == "null" {
 		return nil
 	}
-	return raw
+	return value
 }
 
-// decode decodes a field, if it is there.
-func (f *fields) decode(key string, into any, expected string) bool {
-	raw := f.take(key)
-	if raw == nil || f.err != nil {
-		return false
+// want returns a field of a kind, nil where it is missing or null.
+func (f *fields) want(key, want string) []byte {
+	value := f.take(key)
+	if value != nil && kind(value) != want {
+		f.fail("%s: %s is expected, not %s", key, want, kind(value))
+		return nil
 	}
-	if err := json.Unmarshal(raw, into); err != nil {
-		f.fail("%s: %s is expected, not %s", key, expected, kind(raw))
-		return false
-	}
-	return true
+	return value
 }
 
 // is checks a field of the envelope.
 func (f *fields) is(key, want string) {
-	var text string
-	if !f.decode(key, &text, "a string") {
+	if value := f.want(key, "a string"); value == nil {
 		f.fail("%s is missing", key)
-	} else if text != want {
-		f.fail("%s is %s, not %q", key, quote(text), want)
+	} else if got := text(value); got != want {
+		f.fail("%s is %s, not %q", key, quote(got), want)
 	}
 }
 
 // text reads an optional text.
 func (f *fields) text(key string, most int) string {
-	var text string
-	f.decode(key, &text, "a string")
+	value := f.want(key, "a string")
+	if value == nil {
+		return ""
+	}
+	text := text(value)
 	if n := utf8.RuneCountInString(text); n > most {
 		f.fail("%s: %d characters, and at most %d are taken", key, n, most)
 	}
@@ -145,7 +181,7 @@ func (f *fields) word(key string, most int) string {
 
 // name is a word that has to be there.
 func (f *fields) name(key string) string {
-	_, there := f.left[key]
+	there := f.has(key)
 	name := f.word(key, MaxName)
 	switch {
 	case !there:
@@ -157,6 +193,9 @@ func (f *fields) name(key string) string {
 }
 
 func (f *fields) definition() Definition {
+	if f.err != nil {
+		return Definition{}
+	}
 	d := Definition{
 		ID:        f.name("id"),
 		Role:      f.name("role"),
@@ -181,45 +220,59 @@ func (f *fields) extra() map[string]json.RawMessage {
 	if len(f.left) == 0 {
 		return nil
 	}
-	for key, raw := range f.left {
-		f.left[key] = compact(raw)
+	extra := make(map[string]json.RawMessage, len(f.left))
+	for _, x := range f.left {
+		extra[x.key] = compact(x.value)
 	}
-	return f.left
+	return extra
 }
 
 // compact takes the blanks out, so that what means the same is equal. The value is known to be JSON.
-func compact(raw json.RawMessage) json.RawMessage {
+func compact(raw []byte) json.RawMessage {
 	var buf bytes.Buffer
 	_ = json.Compact(&buf, raw)
 	return buf.Bytes()
 }
 
 func (f *fields) ports(key string) []Port {
-	var list []json.RawMessage
-	if !f.decode(key, &list, "an array") {
+	value := f.want(key, "an array")
+	if value == nil {
 		f.fail("%s is missing", key)
+	}
+	if f.err != nil {
 		return nil
 	}
-	if len(list) > MaxPorts {
-		f.fail("%s: %d ports, and at most %d are taken", key, len(list), MaxPorts)
-		return nil
-	}
-	ports := make([]Port, 0, len(list))
-	seen := make(map[string]bool, len(list))
-	for i, raw := range list {
-		of := open(fmt.Sprintf("%s%s[%d]: ", f.path, key, i), raw)
-		port := of.port()
+	ports := []Port{}
+	var seen map[string]bool
+	n := 0
+	for c := enter(value); c.more(); n++ {
+		raw := c.value()
+		if n >= MaxPorts {
+			continue // how many there are is of interest only
+		}
+		of := open(raw)
+		var port Port
+		if of.err == nil {
+			port = of.port()
+		}
+		if n == 1 {
+			seen = map[string]bool{ports[0].ID: true} // most sides have one port, and need no map
+		}
 		if seen[port.ID] {
 			of.fail("id %s is there twice", quote(port.ID))
 		}
 		if of.err != nil {
-			if f.err == nil {
-				f.err = of.err
-			}
+			f.fail("%s[%d]: %w", key, n, of.err)
 			return nil
 		}
-		seen[port.ID] = true
+		if seen != nil {
+			seen[port.ID] = true
+		}
 		ports = append(ports, port)
+	}
+	if n > MaxPorts {
+		f.fail("%s: %d ports, and at most %d are taken", key, n, MaxPorts)
+		return nil
 	}
 	return ports
 }
@@ -236,27 +289,25 @@ func (f *fields) port() Port {
 	if p.Type == "" {
 		p.Type = AnyType
 	}
-	f.decode("hidden", &p.Hidden, "true or false")
+	p.Hidden = string(f.want("hidden", "true or false")) == "true"
 	p.Extra = f.extra()
 	return p
 }
 
 func (f *fields) options(key string) json.RawMessage {
-	raw := f.take(key)
-	if raw != nil && kind(raw) != "an object" {
-		f.fail("%s: an object is expected, not %s", key, kind(raw))
-	}
-	if raw == nil || f.err != nil {
+	value := f.want(key, "an object")
+	if value == nil {
 		return nil
 	}
-	return compact(raw)
+	return compact(value)
 }
 
 func (f *fields) heartbeat(key string) time.Duration {
-	var seconds float64
-	if !f.decode(key, &seconds, "a number") {
+	value := f.want(key, "a number")
+	if value == nil {
 		return 0
 	}
+	seconds, _ := strconv.ParseFloat(string(value), 64) // infinite, where it does not fit
 	if least, most := MinHeartbeat.Seconds(), MaxHeartbeat.Seconds(); seconds < least || seconds > most {
 		f.fail("%s: %g seconds, and %g to %g are taken", key, seconds, least, most)
 		return 0
@@ -278,11 +329,7 @@ func (f *fields) address(key string) string {
 
 // kind says what a JSON value is.
 func kind(raw []byte) string {
-	raw = bytes.TrimLeft(raw, " \t\r\n")
-	if len(raw) == 0 {
-		return "nothing"
-	}
-	switch raw[0] {
+	switch bytes.TrimLeft(raw, blanks)[0] {
 	case '{':
 		return "an object"
 	case '[':

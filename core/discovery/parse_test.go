@@ -1,6 +1,7 @@
 package discovery_test
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"os"
@@ -319,5 +320,38 @@ func FuzzParse(f *testing.F) {
 			t.Fatalf("incomplete: %+v", def)
 		}
 		roundTrip(t, "fuzzed", def)
+		// The decoder is our own: it has to read what the library reads.
+		var reference map[string]json.RawMessage
+		if err := json.Unmarshal(body, &reference); err != nil {
+			t.Fatal(err)
+		}
+		if payload, ok := reference["payload"]; ok {
+			reference = nil
+			if err := json.Unmarshal(payload, &reference); err != nil {
+				t.Fatal(err)
+			}
+		}
+		var id, label string
+		var inports, outports []map[string]any
+		for key, into := range map[string]any{"id": &id, "label": &label, "inports": &inports, "outports": &outports} {
+			if raw := reference[key]; raw != nil {
+				if err := json.Unmarshal(raw, into); err != nil {
+					t.Fatalf("%s: %v", key, err)
+				}
+			}
+		}
+		if id != def.ID || label != def.Label || len(inports) != len(def.Inports) || len(outports) != len(def.Outports) {
+			t.Fatalf("read as %+v", def)
+		}
+		for i, p := range inports {
+			if p["id"] != def.Inports[i].ID {
+				t.Fatalf("inport %d read as %+v", i, def.Inports[i])
+			}
+		}
+		for key, raw := range def.Extra {
+			if want := new(bytes.Buffer); json.Compact(want, reference[key]) != nil || want.String() != string(raw) {
+				t.Fatalf("extra %q read as %s", key, raw)
+			}
+		}
 	})
 }
