@@ -44,7 +44,7 @@ func (l *life) end() {
 }
 
 // startBrokers starts the brokers that the edges need and returns their URLs by transport. They are set up so that none of
-// their limits is what is measured: nothing on disk but what RabbitMQ wants there, TCP_NODELAY, and as many messages in
+// their limits is what is measured: nothing on disk, TCP_NODELAY, and as many messages in
 // flight to an MQTT subscriber as a feed of flogate has (mosquitto's default is 20).
 func startBrokers(edges []edge) (urls map[string]string, end func(), err error) {
 	l := &life{}

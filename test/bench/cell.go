@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"time"
 )
 
@@ -20,6 +21,7 @@ type sample struct {
 	Lost       int                `json:"lost"`
 	Doubled    int                `json:"doubled"`
 	Disorder   int                `json:"disorder"`
+	Others     float64            `json:"others"` // the part of the machine's CPU time that had nothing to do with this
 	Error      string             `json:"error,omitempty"`
 }
 
@@ -28,27 +30,43 @@ type settings struct {
 	warmup, measure time.Duration
 	program, dir    string
 	urls            map[string]string // of brokers, by transport
+	calm            float64           // a cell is measured again when others had more than this of the machine
+	unique          int               // addresses that were given out
 }
 
 // places returns the ends of an edge, at addresses that nobody has used before.
-func (s *settings) places(e edge, unique string) (from, to place) {
+func (s *settings) places(e edge) (from, to place) {
+	s.unique++
+	unique := fmt.Sprintf("%d-%d", os.Getpid(), s.unique)
 	from = place{kind: e.from, address: "bench-in-" + unique}
 	to = place{kind: e.to, address: "bench-out-" + unique}
 	from.url, to.url = s.urls[from.transport()], s.urls[to.transport()]
 	return from, to
 }
 
-// measure measures one variant on one cell. What goes wrong is in the sample; the error is only for ctx.
-func (s *settings) cell(ctx context.Context, c cell, v variant, unique string) sample {
-	out := sample{Cell: c.String(), Variant: string(v)}
-	if err := s.fill(ctx, c, v, unique, &out); err != nil {
-		out.Error = err.Error()
+// cell measures one variant on one cell. What goes wrong is in the sample; the error is only for ctx.
+func (s *settings) cell(ctx context.Context, c cell, v variant) sample {
+	var best sample
+	for try := range 3 {
+		out := sample{Cell: c.String(), Variant: string(v)}
+		if err := s.fill(ctx, c, v, &out); err != nil {
+			out.Error = err.Error()
+		}
+		// Loss, and everything else that must not be, counts however busy the machine was.
+		if try == 0 || out.Error != "" || out.wrong() || best.Others > out.Others && !best.wrong() && best.Error == "" {
+			best = out
+		}
+		if best.Others <= s.calm || best.Error != "" || best.wrong() || ctx.Err() != nil {
+			break
+		}
 	}
-	return out
+	return best
 }
 
-func (s *settings) fill(ctx context.Context, c cell, v variant, unique string, out *sample) (err error) {
-	from, to := s.places(c.edge, unique)
+func (s sample) wrong() bool { return s.Lost > 0 || s.Doubled > 0 || s.Disorder > 0 }
+
+func (s *settings) fill(ctx context.Context, c cell, v variant, out *sample) (err error) {
+	from, to := s.places(c.edge)
 	for _, p := range []place{from, to} {
 		if err := p.prepare(ctx); err != nil {
 			return fmt.Errorf("prepare %s: %w", p.address, err)
@@ -91,6 +109,7 @@ func (s *settings) fill(ctx context.Context, c cell, v variant, unique string, o
 	if err != nil {
 		return errors.Join(err, carrier.running())
 	}
+	busy := lookBusy()
 	begin, arrived := time.Now(), m.measure(true)
 	wait(ctx, s.measure)
 	arrived = m.measure(false) - arrived
@@ -99,6 +118,7 @@ func (s *settings) fill(ctx context.Context, c cell, v variant, unique string, o
 	if err != nil {
 		return errors.Join(err, carrier.running())
 	}
+	out.Others = lookBusy().others(busy)
 	stopLoad()
 	l := <-done
 	if l.err != nil {

@@ -88,7 +88,8 @@ func (p place) prepare(ctx context.Context) error {
 			return err
 		}
 		defer c.Close()
-		_, err = ch.QueueDeclare(p.address, true, false, false, false, nil)
+		// In memory: how fast a disk is, is not the question here.
+		_, err = ch.QueueDeclare(p.address, false, false, false, false, nil)
 		return err
 	case jetStream:
 		return p.withJetStream(ctx, func(ctx context.Context, js jetstream.JetStream) error {

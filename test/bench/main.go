@@ -58,6 +58,7 @@ type options struct {
 	reduced  bool
 	rounds   int
 	seconds  float64
+	calm     float64
 	markdown bool
 	checks   string
 	program  string
@@ -76,6 +77,7 @@ func parse(args []string, stderr io.Writer) (options, error) {
 	flags.BoolVar(&o.reduced, "reduced", false, "fixed rates at 1024 bytes only")
 	flags.IntVar(&o.rounds, "rounds", 3, "rounds; the table has their medians")
 	flags.Float64Var(&o.seconds, "seconds", 3, "how long a round of a cell is measured, after a fourth of that to warm up")
+	flags.Float64Var(&o.calm, "calm", 0.2, "measure a cell again, twice at most, when others had more than this part of the CPUs; the calmest counts")
 	flags.BoolVar(&o.markdown, "markdown", false, "print tables in Markdown")
 	flags.StringVar(&o.checks, "check", "table,startup", "table: the cells. startup: start to first message, and memory when idle")
 	flags.StringVar(&o.program, "program", "", "a flogate that is built already")
@@ -162,7 +164,7 @@ func measure(ctx context.Context, o options, r *results, progress io.Writer) err
 	}
 	s := &settings{
 		measure: time.Duration(o.seconds * float64(time.Second)),
-		program: o.program, dir: dir,
+		program: o.program, dir: dir, calm: o.calm,
 	}
 	s.warmup = s.measure / 4
 	urls, end, err := startBrokers(o.edges)
@@ -172,11 +174,6 @@ func measure(ctx context.Context, o options, r *results, progress io.Writer) err
 	defer end()
 	s.urls = urls
 
-	n := 0
-	unique := func() string {
-		n++
-		return fmt.Sprintf("%d-%d", os.Getpid(), n)
-	}
 	cells := o.cells()
 	if !strings.Contains(o.checks, "table") {
 		cells = nil
@@ -188,7 +185,7 @@ func measure(ctx context.Context, o options, r *results, progress io.Writer) err
 				if ctx.Err() != nil {
 					return nil //nolint:nilerr // interrupted: what there is, is printed
 				}
-				x := s.cell(ctx, c, v, unique())
+				x := s.cell(ctx, c, v)
 				x.Round = round
 				r.Samples = append(r.Samples, x)
 				fmt.Fprintln(progress, x.line())
@@ -210,7 +207,7 @@ func measure(ctx context.Context, o options, r *results, progress io.Writer) err
 					if ctx.Err() != nil {
 						return nil //nolint:nilerr // as above
 					}
-					x := s.startup(ctx, e, v, unique())
+					x := s.startup(ctx, e, v)
 					x.Round = round
 					r.Starts = append(r.Starts, x)
 					fmt.Fprintln(progress, x.line())

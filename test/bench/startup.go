@@ -21,16 +21,16 @@ type startup struct {
 // idleTime is how long nothing has happened when memory is looked at.
 const idleTime = time.Second
 
-func (s *settings) startup(ctx context.Context, e edge, v variant, unique string) startup {
+func (s *settings) startup(ctx context.Context, e edge, v variant) startup {
 	out := startup{Edge: e.name(), Variant: string(v), RSS: make(map[string]int64), PSS: make(map[string]int64)}
-	if err := s.first(ctx, e, v, unique, &out); err != nil {
+	if err := s.first(ctx, e, v, &out); err != nil {
 		out.Error = err.Error()
 	}
 	return out
 }
 
-func (s *settings) first(ctx context.Context, e edge, v variant, unique string, out *startup) (err error) {
-	from, to := s.places(e, unique)
+func (s *settings) first(ctx context.Context, e edge, v variant, out *startup) (err error) {
+	from, to := s.places(e)
 	for _, p := range []place{from, to} {
 		if err := p.prepare(ctx); err != nil {
 			return fmt.Errorf("prepare %s: %w", p.address, err)

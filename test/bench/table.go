@@ -18,8 +18,8 @@ func (s sample) line() string {
 	if s.Error != "" {
 		return head + " failed: " + s.Error
 	}
-	return fmt.Sprintf("%s %7.0f/s  p50 %7s p99 %7s ms  CPU %s µs  lost %d doubled %d disordered %d",
-		head, s.Throughput, ms(s.P50), ms(s.P99), parts(s.CPU), s.Lost, s.Doubled, s.Disorder)
+	return fmt.Sprintf("%s %7.0f/s  p50 %7s p99 %7s ms  CPU %s µs  lost %d doubled %d disordered %d  others %.0f%%",
+		head, s.Throughput, ms(s.P50), ms(s.P99), parts(s.CPU), s.Lost, s.Doubled, s.Disorder, 100*s.Others)
 }
 
 func (s startup) line() string {
