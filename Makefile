@@ -15,6 +15,7 @@ build: ## build bin/flogate
 	CGO_ENABLED=0 go build -trimpath -ldflags '-s -w' -o bin/ ./cmd/flogate
 
 run: build ## run the demo site with a broker of its own
+	@echo 'press the button from another terminal: bin/flogate send --broker mqtt://127.0.0.1 --queue button/pressed --json true'
 	bin/flogate --config configs/demo.hcl
 
 test: brokers ## run all tests, on real brokers
