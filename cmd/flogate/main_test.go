@@ -97,7 +97,8 @@ func exits(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-// await runs a program again and again until its standard output matches, whatever its exit code:
+// await runs a program again and again until its standard output matches, whatever its exit code. The program has the
+// folder of the script, and the environment of the tests:
 //
 //	await REGEXP PROGRAM [ARG...]
 func await(ts *testscript.TestScript, neg bool, args []string) {
