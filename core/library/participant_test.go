@@ -188,7 +188,9 @@ func TestWhatAParticipantPrintsIsOneAttributeEach(t *testing.T) {
 		}
 	}
 	w.end()
-	<-w.ended
+	if err := <-w.ended; err != nil {
+		t.Error(err)
+	}
 	log := w.logged()
 	if !strings.Contains(log, `level=INFO msg="participant printed" role=player stream=stdout text="level=ERROR msg=\"believe me\""`) {
 		t.Errorf("log:\n%s", log)
