@@ -116,7 +116,7 @@ func TestEveryDocumentedMetricExists(t *testing.T) {
 		}
 	}
 	// In code quotes: `flogate_edge_state{state="broken"}` counts by its name.
-	for _, quoted := range strings.SplitSeq(string(page), "`") {
+	for quoted := range strings.SplitSeq(string(page), "`") {
 		name, _, _ := strings.Cut(quoted, "{")
 		if fields := strings.Fields(name); len(fields) > 0 && strings.HasPrefix(fields[0], "flogate_") && !slices.Contains(have, fields[0]) {
 			t.Errorf("docs/operating.md has %s, which there is not", fields[0])
