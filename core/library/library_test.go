@@ -169,6 +169,37 @@ func TestFolderAloneIsALibrary(t *testing.T) {
 	if _, err := library.Load(filepath.Join(t.TempDir(), "package.json"), ""); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("no file: %v", err)
 	}
+	if _, err := library.New(library.Definition{Dir: filepath.Join(t.TempDir(), "gone")}); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("no folder of a definition: %v", err)
+	}
+}
+
+// The page for users shows a library that is one.
+func TestLibraryInTheDocsIsOne(t *testing.T) {
+	page, err := os.ReadFile("../../docs/components.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, rest, ok := strings.Cut(string(page), "<!-- library: -->\n```json\n")
+	src, _, ends := strings.Cut(rest, "```")
+	if !ok || !ends {
+		t.Fatal("there is none")
+	}
+	l := load(t, project(t, map[string]string{
+		"package.json": src, "participants/Dimmer.coffee": "", "participants/g.json": "", "participants/siri.yml": "",
+	}))
+	if diff := cmp.Diff([]string{"api/Mail", "api/Web", "api/Worker", "lights/Dimmer", "lights/siri"}, names(l)); diff != "" {
+		t.Error(diff)
+	}
+	handlers := ""
+	for ending, command := range library.DefaultHandlers() {
+		if !strings.Contains(string(page), "`"+ending+"`") || !strings.Contains(string(page), "`"+command+"`") {
+			handlers += " " + ending
+		}
+	}
+	if handlers != "" {
+		t.Errorf("the page lacks handlers:%s", handlers)
+	}
 }
 
 func TestDefinitionInGoIsTheSame(t *testing.T) {
@@ -192,6 +223,24 @@ func TestDefinitionInGoIsTheSame(t *testing.T) {
 	}
 	if ignored := l.Ignored(); len(ignored) != 1 || !strings.Contains(ignored[0].Error(), `"parts/-b.js" is no component`) {
 		t.Errorf("ignored %v", ignored)
+	}
+}
+
+func TestFileIsNoOption(t *testing.T) {
+	dir := project(t, map[string]string{"-parts/A.js": ""})
+	l, err := library.Load(dir, "-parts")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, err := l.Command("A", "r", nil); err != nil || got[3] != "./-parts/A.js" {
+		t.Errorf("%q %v", got, err)
+	}
+	l, err = library.Load(dir, filepath.Join(dir, "-parts"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff([]string{"A"}, names(l)); diff != "" {
+		t.Error(diff)
 	}
 }
 

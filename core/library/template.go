@@ -58,7 +58,7 @@ type scanner struct {
 	words     [][]piece
 	word      []piece
 	within    bool // a word has begun, maybe an empty one
-	plain     bool // it has neither quotes nor backslashes yet
+	plain     bool // it has no backslashes yet
 	shell     string
 }
 
@@ -137,7 +137,7 @@ func (s *scanner) step() error {
 		s.add(raw, "")
 	case s.quote == 0 && (c == '\'' || c == '"'):
 		s.add(raw, "")
-		s.quote, s.plain = c, false
+		s.quote = c
 	case s.quote == 0 && strings.ContainsRune(" \t\r\n", rune(c)):
 		s.end()
 	default:
@@ -255,14 +255,14 @@ func needsShell(text string) bool {
 		'a' <= text[1]|0x20 && text[1]|0x20 <= 'z')
 }
 
-// operator reports whether a word without quotes is one that a shell would not hand to the program.
+// operator reports whether a word, as it stands, is one that a shell would not hand to the program.
 func operator(word string) bool {
 	redirect := strings.TrimLeft(word, "0123456789")
 	return slices.Contains([]string{"|", "||", "&", "&&"}, word) || strings.HasSuffix(word, ";") ||
 		strings.HasPrefix(redirect, "<") || strings.HasPrefix(redirect, ">")
 }
 
-// assigns reports whether a word is NAME=value.
+// assigns reports whether a word, as it stands, is NAME=value.
 func assigns(word string) bool {
 	name, _, ok := strings.Cut(word, "=")
 	return ok && name != "" && strings.Trim(name, alphanumeric+"_") == ""

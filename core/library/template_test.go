@@ -62,7 +62,7 @@ func TestCommandIsSplitAsAShellWould(t *testing.T) {
 
 func TestWhatNeedsAShellIsNotHandedToAProgram(t *testing.T) {
 	for _, command := range []string{
-		"a $HOME", `a "x${HOME}"`, "a `b`", "a $(b)", "a && b", "a | b", "a; b", "a > b", "a 2>&1", "a <b", "a &", "X=1 a",
+		"a $HOME", `a "x${HOME}"`, "a `b`", "a $(b)", "a && b", "a | b", "a; b", "a > b", "a 2>&1", "a <b", "a &", "X=1 a", `a 'b';`, `a >"b"`, `X="1 2" a`,
 	} {
 		l := one(t, command)
 		if got, err := l.Command("api/A", "r", nil); err == nil || !strings.Contains(err.Error(), "for a shell") {
@@ -91,7 +91,7 @@ func TestValuesAreNoPartOfAScript(t *testing.T) {
 
 // A shell that reads a line of a Procfile must come to the words that Command makes, whatever the values are.
 func TestShellReadsInAProcfileWhatCommandSays(t *testing.T) {
-	quotes := []string{"%s", "x%s", "'%s'", "'a %s b'", `"%s"`, `"a\"%s b"`, `a\ %s`, `''%s`, `\#%s"\#"`}
+	quotes := []string{"%s", "x%s", "'%s'", "'a %s b'", `"%s"`, `"a\"%s b"`, `a\ %s`, `''%s`, `\#%s"\#"`, "#x%s"}
 	rapid.Check(t, func(t *rapid.T) {
 		command := `printf %s\\n`
 		for _, q := range rapid.SliceOfN(rapid.SampledFrom(quotes), 1, 4).Draw(t, "quotes") {

@@ -192,7 +192,7 @@ func TestEndlessChangesDoNotHoldOffTheReading(t *testing.T) {
 	wg.Go(func() {
 		for i := 0; ctx.Err() == nil; i++ {
 			write(t, filepath.Join(dir, "components/notes.txt"), fmt.Sprint(i))
-			time.Sleep(10 * time.Millisecond)
+			time.Sleep(2 * time.Millisecond)
 		}
 	})
 	write(t, filepath.Join(dir, "components/B.js"), "")
