@@ -115,6 +115,9 @@ func (l Listener) receive(ctx context.Context, at Place, options json.RawMessage
 		if err != nil {
 			return n, err
 		}
+		if len(ds) == 0 {
+			continue // no driver should, and none shall end the gateway
+		}
 		n += len(ds)
 		var credit transport.Credit
 		now := time.Now()
