@@ -3,9 +3,12 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
+	"net/url"
 	"strconv"
 	"text/tabwriter"
 	"time"
@@ -34,6 +37,9 @@ taken from the site file. Exit code 5 means that nobody answers there.`,
 					return fmt.Errorf("%s has no listen.admin: nobody can be asked", site)
 				}
 				address = s.Listen.Admin
+			}
+			if _, _, err := net.SplitHostPort(address); err != nil {
+				return usagef("--admin is %q: it is HOST:PORT", address)
 			}
 			body, err := fetchStatus(cmd.Context(), address)
 			if err != nil {
@@ -64,6 +70,9 @@ func fetchStatus(ctx context.Context, address string) ([]byte, error) {
 		return nil, err
 	}
 	resp, err := http.DefaultClient.Do(req)
+	if asked := (*url.Error)(nil); errors.As(err, &asked) {
+		err = asked.Err // the address is said below
+	}
 	if err != nil {
 		return nil, fmt.Errorf("no gateway answers at %s (is it running? --admin and --config say where to ask): %w", address, err)
 	}
