@@ -152,11 +152,12 @@ func TestAddressThatCannotBePublishedToIsLoggedOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		log := new(lines)
 		tries := 0
-		background(t, discovery.Announcer{Definition: define("a1", "a"), Log: log.log(), Open: func(context.Context) (transport.Publisher, error) {
+		stop := background(t, discovery.Announcer{Definition: define("a1", "a"), Log: log.log(), Open: func(context.Context) (transport.Publisher, error) {
 			tries++
 			return nil, transport.Permanentf("fbp: forbidden")
 		}}.Run)
 		time.Sleep(time.Hour)
+		stop()
 		if n := log.count("forbidden"); n != 1 || tries < 100 || tries > 3600 {
 			t.Errorf("logged %d times for %d tries:\n%s", n, tries, log)
 		}
