@@ -2,6 +2,7 @@ package library_test
 
 import (
 	"encoding/json"
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -56,7 +57,7 @@ func checkFault(t *testing.T, err error, lines int) {
 		}
 		return
 	}
-	if one, ok := err.(*library.Error); ok && (one.Line > lines || one.Line > 0 && one.Column < 1) {
+	if one, ok := errors.AsType[*library.Error](err); ok && (one.Line > lines || one.Line > 0 && one.Column < 1) {
 		t.Fatalf("line %d, column %d, of %d lines: %v", one.Line, one.Column, lines, err)
 	}
 }

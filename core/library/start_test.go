@@ -83,7 +83,7 @@ func TestComponentIsStartedWithItsValuesAsTheyAre(t *testing.T) {
 		t.Error(diff)
 	}
 	cancel()
-	<-done
+	must(t, <-done)
 }
 
 // A component is edited while it runs: what the watch says is enough to start the new one.
@@ -104,7 +104,7 @@ func TestChangedComponentIsStartedAnew(t *testing.T) {
 		go func() {
 			done <- library.Participant{Role: "r", Command: command, Dir: l.Dir(), Log: slog.New(slog.NewJSONHandler(out, nil))}.Run(ctx)
 		}()
-		return func() { cancel(); <-done }
+		return func() { cancel(); must(t, <-done) }
 	}
 	end := run()
 	out.lines(t, 1)

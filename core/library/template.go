@@ -196,11 +196,11 @@ func (s *scanner) mark(name string) error {
 	}
 	for i, f := range s.frames {
 		if f.name == name {
-			circle := ""
+			var circle strings.Builder
 			for _, f := range s.frames[i:] {
-				circle += "#" + f.name + " → "
+				circle.WriteString("#" + f.name + " → ")
 			}
-			return fmt.Errorf("its variables go in a circle: %s#%s", circle, name)
+			return fmt.Errorf("its variables go in a circle: %s#%s", circle.String(), name)
 		}
 	}
 	s.frames = append(s.frames, frame{name: name, rest: value})
@@ -229,10 +229,7 @@ func (s *scanner) end() {
 	if !s.within {
 		return
 	}
-	raw := ""
-	for _, p := range s.word {
-		raw += p.raw
-	}
+	raw := template{words: [][]piece{s.word}}.String()
 	if s.plain && (operator(raw) || len(s.words) == 0 && assigns(raw)) {
 		s.needShell(raw)
 	}
@@ -297,11 +294,7 @@ func (t template) checkScripts() error {
 
 // text returns what a word says; markers say nothing yet.
 func text(word []piece) string {
-	said := ""
-	for _, p := range word {
-		said += p.text
-	}
-	return said
+	return template{words: [][]piece{word}}.join(func(p piece) string { return p.text })
 }
 
 // uses reports whether a marker is in the template.
