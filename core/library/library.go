@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 	"unicode"
 	"unicode/utf8"
@@ -50,8 +51,8 @@ type Library struct {
 	folder string // the component folder that the caller wants; empty if the definition has the say
 	given  Definition
 
-	mu  sync.RWMutex
-	now *state
+	changing sync.Mutex // held by who makes the next state; readers never wait for a disk
+	now      atomic.Pointer[state]
 }
 
 // state is a library as it was read at one time. It does not change.
@@ -108,6 +109,8 @@ func (l *Library) loaded() (*Library, error) {
 
 // reload reads everything again. What was there stays when something is wrong.
 func (l *Library) reload() error {
+	l.changing.Lock()
+	defer l.changing.Unlock()
 	d, p := l.given, places{}
 	if l.file != "" {
 		var err error
@@ -119,13 +122,11 @@ func (l *Library) reload() error {
 			d.ComponentDir = l.folder
 		}
 	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
 	s, err := l.build(d, p)
 	if err != nil {
 		return l.named(err)
 	}
-	l.now = s
+	l.now.Store(s)
 	return nil
 }
 
@@ -336,11 +337,7 @@ func (l *Library) Dir() string { return l.dir }
 // Definition returns what the library was made from, when it was read last. Do not change it.
 func (l *Library) Definition() Definition { return l.state().definition }
 
-func (l *Library) state() *state {
-	l.mu.RLock()
-	defer l.mu.RUnlock()
-	return l.now
-}
+func (l *Library) state() *state { return l.now.Load() }
 
 // Components returns all components, sorted by name.
 func (l *Library) Components() []Component {

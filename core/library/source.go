@@ -99,9 +99,9 @@ func (l *Library) SetSource(component, language, code string) error {
 	if len(code) > MaxSource {
 		return fmt.Errorf("component %q: a source has at most %d KiB", component, MaxSource>>10)
 	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	s := l.now
+	l.changing.Lock()
+	defer l.changing.Unlock()
+	s := l.state()
 	base, namespace := component, s.definition.Namespace
 	if dir, last := path.Split(component); dir != "" {
 		if base = last; strings.TrimSuffix(dir, "/") != namespace {
@@ -138,7 +138,7 @@ func (l *Library) SetSource(component, language, code string) error {
 	if err != nil {
 		return l.named(err)
 	}
-	l.now = next
+	l.now.Store(next)
 	return nil
 }
 
