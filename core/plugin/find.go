@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"syscall"
+	"time"
 )
 
 // Prefix is what the names of plugin files begin with; the transport's name follows.
@@ -25,6 +26,10 @@ type Executable struct {
 	Args []string
 	// BuiltIn: the file is this program itself.
 	BuiltIn bool
+	// Size in bytes and Modified tell the file in a plugin folder from another that has taken its place. A built-in has
+	// neither: this program's own file goes on being the one that runs, whatever is put in its place.
+	Size     int64
+	Modified time.Time
 	// Problem says why it must not be launched; nil if it may.
 	Problem error
 }
@@ -64,7 +69,11 @@ func Find(dir string, builtIns []Executable) ([]Executable, error) {
 			if err != nil {
 				return nil, fmt.Errorf("find the plugin folder: %w", err)
 			}
-			found[t] = Executable{Type: t, Path: path, Problem: verify(path, t)}
+			e := Executable{Type: t, Path: path, Problem: verify(path, t)}
+			if info, err := os.Stat(path); err == nil { // else it has a Problem
+				e.Size, e.Modified = info.Size(), info.ModTime()
+			}
+			found[t] = e
 		}
 	}
 	all := make([]Executable, 0, len(found))

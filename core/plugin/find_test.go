@@ -6,6 +6,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/flogate/flogate/core/plugin"
 )
@@ -52,6 +53,28 @@ func TestFileWinsOverBuiltIn(t *testing.T) {
 	}
 	if len(all) != 2 || all[0].Type != "amqp" || !all[0].BuiltIn || all[1].Path != path || all[1].BuiltIn || all[1].Problem != nil {
 		t.Errorf("found %+v", all)
+	}
+}
+
+func TestExecutableTellsAFileFromItsReplacement(t *testing.T) {
+	dir := t.TempDir()
+	path := file(t, dir, "flogate-transport-mqtt", 0o755)
+	before := find(t, dir, "mqtt")
+	if again := find(t, dir, "mqtt"); again.Size != before.Size || !again.Modified.Equal(before.Modified) {
+		t.Errorf("the same file is %+v and %+v", before, again)
+	}
+	if err := os.Chtimes(path, time.Time{}, before.Modified.Add(time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	if after := find(t, dir, "mqtt"); after.Modified.Equal(before.Modified) {
+		t.Errorf("a newer file is %+v as well", after)
+	}
+	builtIns, err := plugin.BuiltIns("mqtt")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if b := builtIns[0]; b.Size != 0 || !b.Modified.IsZero() {
+		t.Errorf("a built-in is told by its file: %+v", b)
 	}
 }
 

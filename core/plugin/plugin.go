@@ -22,6 +22,7 @@
 package plugin
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -132,11 +133,7 @@ func makeRunDir(dir string) (lock *os.File, err error) {
 	if err := os.MkdirAll(filepath.Dir(dir), 0o755); err != nil {
 		return nil, err
 	}
-	if err := os.Mkdir(dir, 0o700); err != nil && !errors.Is(err, os.ErrExist) {
-		return nil, err
-	}
-	// A link could lead us to empty somebody else's folder.
-	f, err := os.OpenFile(dir, os.O_RDONLY|syscall.O_DIRECTORY|syscall.O_NOFOLLOW, 0)
+	f, info, err := lockRunDir(dir)
 	if err != nil {
 		return nil, err
 	}
@@ -145,13 +142,6 @@ func makeRunDir(dir string) (lock *os.File, err error) {
 			_ = f.Close()
 		}
 	}()
-	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
-		return nil, fmt.Errorf("%s is in use by another gateway (%w)", dir, err)
-	}
-	info, err := f.Stat()
-	if err != nil {
-		return nil, err
-	}
 	if err := f.Chmod(0o700); err != nil {
 		return nil, err
 	}
@@ -173,6 +163,35 @@ func makeRunDir(dir string) (lock *os.File, err error) {
 		}
 	}
 	return f, nil
+}
+
+// lockRunDir makes and locks the folder.
+func lockRunDir(dir string) (f *os.File, info os.FileInfo, err error) {
+	const tries = 100 // whoever fails as often stands against somebody who does nothing else
+	for range tries {
+		if err := os.Mkdir(dir, 0o700); err != nil && !errors.Is(err, os.ErrExist) {
+			return nil, nil, err
+		}
+		// A link could lead us to empty somebody else's folder.
+		f, err = os.OpenFile(dir, os.O_RDONLY|syscall.O_DIRECTORY|syscall.O_NOFOLLOW, 0)
+		if errors.Is(err, os.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return nil, nil, err
+		}
+		if err = syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+			_ = f.Close()
+			return nil, nil, fmt.Errorf("%s is in use by another gateway (%w)", dir, err)
+		}
+		// A host that ended in between has removed the folder that we have the lock of.
+		info, err = f.Stat()
+		if now, gone := os.Lstat(dir); err == nil && gone == nil && os.SameFile(info, now) {
+			return f, info, nil
+		}
+		_ = f.Close()
+	}
+	return nil, nil, fmt.Errorf("%s is removed again and again: %w", dir, cmp.Or(err, os.ErrNotExist))
 }
 
 // socketDirPrefix is what go-plugin's folders for sockets begin with.
@@ -226,9 +245,11 @@ func (h *Host) Run(ctx context.Context) error {
 }
 
 // Use returns the process that serves e, and launches it if nobody uses it yet. With a key that is not empty the process is
-// shared only with those who give the same key. It does not block; whoever calls it calls Release in the end.
+// shared only with those who give the same key. A file that has taken the place of another is another e. It does not block;
+// whoever calls it calls Release in the end.
 func (h *Host) Use(e Executable, key string) *Process {
-	id := strings.Join(append([]string{e.Type, e.Path, key}, e.Args...), "\x00")
+	id := strings.Join(e.Args, "\x00")
+	id = fmt.Sprint(e.Type, "\x00", e.Path, "\x00", key, "\x00", e.Size, "\x00", e.Modified.UnixNano(), "\x00", id)
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	p := h.processes[id]
@@ -249,7 +270,8 @@ func (h *Host) Use(e Executable, key string) *Process {
 	return p
 }
 
-// States returns the state of every process, sorted by type and key.
+// States returns the state of every process, sorted by type and key. There may be two of one name for as long as the users of
+// a file that was replaced hold on to it.
 func (h *Host) States() []State {
 	h.mu.Lock()
 	states := make([]State, 0, len(h.processes))
@@ -258,7 +280,7 @@ func (h *Host) States() []State {
 	}
 	h.mu.Unlock()
 	slices.SortFunc(states, func(a, b State) int {
-		return strings.Compare(a.Type+"\x00"+a.Key+"\x00"+a.Path, b.Type+"\x00"+b.Key+"\x00"+b.Path)
+		return cmp.Or(cmp.Compare(a.Type, b.Type), cmp.Compare(a.Key, b.Key), cmp.Compare(a.Path, b.Path), a.Since.Compare(b.Since))
 	})
 	return states
 }

@@ -511,6 +511,79 @@ func TestKeyHasAProcessOfItsOwn(t *testing.T) {
 	other.Release()
 }
 
+func TestReplacedFileIsLaunchedAndTheOldOneEnds(t *testing.T) {
+	b := newBed(t)
+	dir := t.TempDir()
+	install := func(version string) {
+		script := fmt.Sprintf("#!/bin/sh\n# %s\nexec '%s' plugin memory\n", version, os.Args[0])
+		fresh := filepath.Join(dir, "fresh")
+		if err := os.WriteFile(fresh, []byte(script), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Rename(fresh, filepath.Join(dir, plugin.Prefix+"memory")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	use := func() (p *plugin.Process, pid int) {
+		p = b.Use(find(t, dir, "memory"), "")
+		if _, err := p.Driver(bounded(t)); err != nil {
+			t.Fatal(err)
+		}
+		return p, p.State().Pid
+	}
+	install("one")
+	first, pid := use()
+	same, samePid := use()
+	same.Release()
+	if samePid != pid {
+		t.Error("the same file was launched twice")
+	}
+	install("two")
+	second, secondPid := use()
+	defer second.Release()
+	if secondPid == pid {
+		t.Fatal("the new file was not launched")
+	}
+	first.Release()
+	eventually(t, "the process of the old file has ended", func() bool { return !running(pid) })
+	if !running(secondPid) {
+		t.Error("the process of the new file has ended")
+	}
+}
+
+func TestHostThatEndsLeavesTheRunDirToTheNext(t *testing.T) {
+	parent, err := os.MkdirTemp("", "fg") // a short one
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(parent) })
+	dir := filepath.Join(parent, "run")
+	ended, end := context.WithCancel(context.Background())
+	end()
+	var hosts sync.WaitGroup
+	for range 4 {
+		hosts.Go(func() {
+			for range 200 {
+				h, err := plugin.New(plugin.Config{RunDir: dir, Log: slog.New(slog.DiscardHandler)})
+				if errors.Is(err, syscall.EWOULDBLOCK) {
+					continue
+				}
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				if _, err := os.Stat(dir); err != nil {
+					t.Error("a host has no run folder: ", err)
+				}
+				if err := h.Run(ended); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	hosts.Wait()
+}
+
 func TestHostileLogIsBounded(t *testing.T) {
 	b := newBed(t)
 	p := b.Use(own("hostile-log"), "")
