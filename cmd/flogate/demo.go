@@ -4,14 +4,15 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/flogate/flogate/core/transport"
+	"github.com/flogate/flogate/participant"
 )
 
 func (a *app) demoCommand() *cobra.Command {
@@ -34,24 +35,20 @@ runs for three seconds when it is started, the warning light is on while it runs
 				return err
 			}
 			ctx := cmd.Context()
+			// The participant would wait for ever. Who plays wants to be told that there is nothing to play on.
 			conn, err := a.connectPatiently(ctx, &w)
 			if err != nil {
 				return err
 			}
-			defer closeConn(ctx, conn)
-			d := demo{conn: conn, log: log, out: func(s string) { fmt.Fprintln(a.stdout, s) }}
+			closeConn(ctx, conn)
+			d := demo{broker: w.broker, cfg: participant.Config{Log: log}, out: func(s string) { fmt.Fprintln(a.stdout, s) }}
 			switch args[0] {
 			case "button":
-				err = d.button(ctx, every)
+				return d.button(ctx, every)
 			case "motor":
-				err = d.motor(ctx)
-			case "warninglight":
-				err = d.warningLight(ctx)
+				return d.motor(ctx)
 			}
-			if ctx.Err() != nil {
-				return nil
-			}
-			return err
+			return d.warningLight(ctx)
 		},
 	}
 	cmd.Flags().StringVar(&w.broker, "broker", "", "the broker's URL (default: $MSGFLO_BROKER)")
@@ -80,106 +77,75 @@ func (a *app) connectPatiently(ctx context.Context, w *where) (transport.Conn, e
 
 // demo is a participant of the demo site.
 type demo struct {
-	conn transport.Conn
-	log  *slog.Logger
-	out  func(string)
+	broker string
+	cfg    participant.Config
+	out    func(string)
 }
 
 func (d demo) button(ctx context.Context, every time.Duration) error {
-	pressed, err := d.outport(ctx, "button/pressed")
-	if err != nil {
-		return err
+	p := participant.New(participant.Definition{
+		Role: "button", Component: "demo/Button", Label: "Pressed by a person", Icon: "hand-o-down",
+		Outports: []participant.Port{{
+			ID: "pressed", Address: "button/pressed", Type: "boolean", Description: "true while it is pressed",
+		}},
+	}, d.cfg)
+	var pressing sync.WaitGroup
+	defer pressing.Wait()
+	ctx, stop := context.WithCancel(ctx)
+	defer stop() // before the wait
+	if every > 0 {
+		pressing.Go(func() {
+			for {
+				select {
+				case <-time.After(every):
+				case <-ctx.Done():
+					return
+				}
+				if p.SendJSON(ctx, "pressed", true) == nil { // it fails when ctx ends
+					d.out("pressed")
+				}
+			}
+		})
 	}
-	if every <= 0 {
-		<-ctx.Done()
-		return nil
-	}
-	for {
-		select {
-		case <-time.After(every):
-		case <-ctx.Done():
-			return nil
-		}
-		if err := pressed("true"); err != nil {
-			return err
-		}
-		d.out("pressed")
-	}
+	return p.Run(ctx, d.broker)
 }
 
 func (d demo) motor(ctx context.Context) error {
-	running, err := d.outport(ctx, "motor/running")
-	if err != nil {
-		return err
-	}
-	return d.inport(ctx, "motor/start", func(body string) error {
-		if body == "false" {
+	p := participant.New(participant.Definition{
+		Role: "motor", Component: "demo/Motor", Label: "Runs while it is told to", Icon: "cog",
+		Inports:  []participant.Port{{ID: "start", Address: "motor/start", Type: "boolean"}},
+		Outports: []participant.Port{{ID: "running", Address: "motor/running", Type: "boolean"}},
+	}, d.cfg)
+	p.Handle("start", participant.JSON(func(work context.Context, on bool) error {
+		if !on {
 			return nil
 		}
 		d.out("running")
-		if err := running("true"); err != nil {
+		if err := p.SendJSON(work, "running", true); err != nil {
 			return err
 		}
 		select {
 		case <-time.After(3 * time.Second):
-		case <-ctx.Done():
+		case <-ctx.Done(): // work goes on a little longer: the light has to go out
 		}
 		d.out("stopped")
-		return running("false")
-	})
+		return p.SendJSON(work, "running", false)
+	}))
+	return p.Run(ctx, d.broker)
 }
 
 func (d demo) warningLight(ctx context.Context) error {
-	return d.inport(ctx, "warninglight/red", func(body string) error {
-		if body == "true" {
+	p := participant.New(participant.Definition{
+		Role: "warninglight", Component: "demo/WarningLight", Label: "Red while the motor runs", Icon: "lightbulb-o",
+		Inports: []participant.Port{{ID: "red", Address: "warninglight/red", Type: "boolean"}},
+	}, d.cfg)
+	p.Handle("red", participant.JSON(func(_ context.Context, on bool) error {
+		if on {
 			d.out("on")
 		} else {
 			d.out("off")
 		}
 		return nil
-	})
-}
-
-// outport returns a function that publishes and waits for the broker's word.
-func (d demo) outport(ctx context.Context, address string) (func(body string) error, error) {
-	pub, err := d.conn.Publish(ctx, transport.Sink{Name: "demo " + address, Address: address})
-	if err != nil {
-		return nil, err
-	}
-	return func(body string) error {
-		if err := pub.Publish(ctx, []transport.Message{{Body: []byte(body), Durable: true}}); err != nil {
-			return err
-		}
-		_, err := pub.Confirms(ctx)
-		return err
-	}, nil
-}
-
-// inport calls handle for each message and acknowledges it after.
-func (d demo) inport(ctx context.Context, address string, handle func(body string) error) error {
-	window := transport.Credit{Messages: 16, Bytes: 1 << 20}
-	sub, err := d.conn.Subscribe(ctx, transport.Source{Name: "demo " + address, Address: address, Window: window})
-	if err != nil {
-		return err
-	}
-	if err := sub.Grant(window); err != nil {
-		return err
-	}
-	for {
-		ds, err := sub.Receive(ctx)
-		if err != nil {
-			return err
-		}
-		for _, m := range ds {
-			if err := handle(string(m.Body)); err != nil {
-				return err
-			}
-			if err := sub.Settle(ctx, []transport.Settlement{{First: m.Seq, Last: m.Seq, Outcome: transport.Ack}}); err != nil {
-				return err
-			}
-			if err := sub.Grant(transport.Credit{Messages: 1, Bytes: int64(len(m.Body))}); err != nil {
-				return err
-			}
-		}
-	}
+	}))
+	return p.Run(ctx, d.broker)
 }
