@@ -1,10 +1,12 @@
 package main
 
 import (
+	"cmp"
 	"context"
-	"errors"
+	"fmt"
 	"log/slog"
 	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 
@@ -77,13 +79,9 @@ func (g *guests) open(e plugin.Executable) (transport.Driver, error) {
 }
 
 func (g *guests) launch() error {
-	dir, err := os.MkdirTemp(socketDir(), "flogate-")
+	host, err := newGuestHost(g.log)
 	if err != nil {
 		return err
-	}
-	host, err := plugin.New(plugin.Config{RunDir: dir, Log: g.log})
-	if err != nil {
-		return errors.Join(err, os.RemoveAll(dir))
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	var running sync.WaitGroup
@@ -96,7 +94,22 @@ func (g *guests) launch() error {
 	g.stop = func() {
 		cancel()
 		running.Wait()
-		_ = os.RemoveAll(dir) // it is a folder of sockets without processes
 	}
 	return nil
+}
+
+// newGuestHost takes the first run folder of guests that is free. There are few of them and they have names, so that what
+// a killed command has left is wiped by a later one.
+func newGuestHost(log *slog.Logger) (*plugin.Host, error) {
+	const most = 64 // commands at a time
+	var failed error
+	for n := range most {
+		dir := filepath.Join(socketDir(), fmt.Sprintf("flogate-guest%d-%d", n, os.Getuid()))
+		host, err := plugin.New(plugin.Config{RunDir: dir, Log: log})
+		if err == nil {
+			return host, nil
+		}
+		failed = cmp.Or(failed, err) // the first may be somebody else's, who shall not keep us from working
+	}
+	return nil, failed
 }

@@ -237,10 +237,8 @@ func (r *runner) brokers(site *config.Site) (brokers []network.Broker, processes
 // brokerVersion changes when a broker has to be connected anew. It is a hash because the configuration holds secrets.
 func brokerVersion(b config.Broker, e plugin.Executable) string {
 	h := sha256.New()
-	fmt.Fprintln(h, b.Config.Reveal(), b.Isolation, b.Isolate, e.Path, e.Args)
-	if info, err := os.Stat(e.Path); err == nil {
-		fmt.Fprintln(h, info.Size(), info.ModTime().UnixNano()) // an upgraded plugin is another one
-	}
+	// An upgraded plugin is another one.
+	fmt.Fprintln(h, b.Config.Reveal(), b.Isolation, b.Isolate, e.Path, e.Args, e.Size, e.Modified.UnixNano())
 	return hex.EncodeToString(h.Sum(nil))
 }
 
@@ -404,10 +402,24 @@ func (r *runner) status() admin.Status {
 	for _, name := range slices.Sorted(maps.Keys(r.own)) {
 		out.Plugins = append(out.Plugins, r.own[name])
 	}
+	nameApart(out.Plugins)
 	for _, role := range slices.Sorted(maps.Keys(r.participants)) {
 		out.Participants = append(out.Participants, r.participants[role])
 	}
 	return out
+}
+
+// nameApart numbers the processes of one name: there are two while a plugin's file is replaced, and each has its series of
+// metrics.
+func nameApart(plugins []admin.Plugin) {
+	seen := make(map[string]int)
+	for i := range plugins {
+		name := plugins[i].Name
+		seen[name]++
+		if n := seen[name]; n > 1 {
+			plugins[i].Name = fmt.Sprintf("%s (%d)", name, n)
+		}
+	}
 }
 
 // show prints a line for an edge when something has changed on it: its state at once, its rate now and then.
@@ -447,19 +459,16 @@ func (r *runner) show(ctx context.Context) {
 }
 
 // runDir is the folder for the sockets of a site's plugins: the same for every run of a site, so that what a killed gateway
-// has left is wiped by the next.
+// has left is wiped by the next. The user belongs to the name, because the temporary folder is everybody's.
 func runDir(site *config.Site) string {
 	sum := sha256.Sum256([]byte(site.DataDir))
-	name := "flogate-" + hex.EncodeToString(sum[:4])
-	if os.Getenv("XDG_RUNTIME_DIR") == "" {
-		name += fmt.Sprintf("-%d", os.Getuid()) // the temporary folder is everybody's
-	}
-	return filepath.Join(socketDir(), name)
+	return filepath.Join(socketDir(), fmt.Sprintf("flogate-%s-%d", hex.EncodeToString(sum[:4]), os.Getuid()))
 }
 
-// socketDir is where folders for sockets are made. The path of a socket may have 107 bytes, which a long TMPDIR eats up.
+// socketDir is where folders for sockets are made. Of the 62 bytes that package plugin has for such a folder, our names
+// take up to 28, and a long TMPDIR would eat up the rest.
 func socketDir() string {
-	const longest = 40
+	const longest = 34
 	for _, dir := range []string{os.Getenv("XDG_RUNTIME_DIR"), os.TempDir()} {
 		if dir != "" && len(dir) <= longest {
 			return dir
