@@ -211,9 +211,8 @@ func TestStreamDeliversAgainAfterAnError(t *testing.T) {
 	}
 }
 
-func TestWhatComesMeanwhileWaitsForTheNextLife(t *testing.T) {
-	l := startLocal(t)
-	url := "mqtt://" + l.at.MQTT
+func TestNextLifeGetsWhatCameMeanwhileAndNothingElse(t *testing.T) {
+	url := brokers.Mosquitto(t).URL()
 	got := make(chan string, 10)
 	def := participant.Definition{
 		Role: "sink", Component: "Sink", Inports: []participant.Port{{ID: "in", Address: "flow/in"}},
@@ -222,22 +221,36 @@ func TestWhatComesMeanwhileWaitsForTheNextLife(t *testing.T) {
 		got <- string(msg.Body)
 		return nil
 	}
-	t.Run("first life", func(t *testing.T) { runReady(t, url, def, handle) })
 	source := runReady(t, url, participant.Definition{
 		Role: "source", Component: "Source", Outports: []participant.Port{{ID: "out", Address: "flow/in"}},
 	}, nil)
-	if err := source.Send(bounded(t), "out", text("meanwhile")); err != nil {
-		t.Fatal(err)
-	}
-	runReady(t, url, def, handle)
-	select {
-	case s := <-got:
-		if s != "meanwhile" {
-			t.Errorf("%q", s)
+	send := func(t *testing.T, body string) {
+		if err := source.Send(bounded(t), "out", text(body)); err != nil {
+			t.Fatal(err)
 		}
-	case <-bounded(t).Done():
-		t.Error("it was lost")
 	}
+	expect := func(t *testing.T, body string) {
+		select {
+		case s := <-got:
+			if s != body {
+				t.Errorf("%q; want %q", s, body)
+			}
+		case <-bounded(t).Done():
+			t.Errorf("%q was lost", body)
+		}
+	}
+	t.Run("first life", func(t *testing.T) {
+		runReady(t, url, def, handle)
+		send(t, "first")
+		expect(t, "first") // and the end, at once
+	})
+	send(t, "meanwhile")
+	t.Run("second life", func(t *testing.T) {
+		runReady(t, url, def, handle)
+		expect(t, "meanwhile")
+		send(t, "last")
+		expect(t, "last")
+	})
 }
 
 // One test for all that is AMQP's: RabbitMQ takes long to start.
