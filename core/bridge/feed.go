@@ -21,6 +21,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"maps"
 	"sync"
 	"time"
 
@@ -63,6 +64,7 @@ type Feed struct {
 	sub      transport.Subscription
 	epoch    uint32 // of sub, or of the one before if there is none
 	void     uint32 // subscriptions up to this epoch are lost, and their deliveries with them
+	debt     int64  // bytes in the window beyond what may be granted
 	targets  []*target
 	settling bool
 	draining bool
@@ -124,8 +126,8 @@ func New(cfg Config, targets []Target) *Feed {
 }
 
 // Update replaces the targets. Those whose ID and Version stay are not touched, those whose Version changes lose nothing of
-// what is in flight, and new ones get what arrives from now on. It does not block, and may be called before and while Run
-// runs.
+// what is in flight, and new ones get what arrives from now on, or go on where one stood that is gone and had their Place. It
+// does not block, and may be called before and while Run runs.
 func (f *Feed) Update(targets []Target) {
 	for {
 		select {
@@ -180,11 +182,12 @@ func (f *Feed) replace(work context.Context, wg *sync.WaitGroup, wanted []Target
 		have[t.cfg.ID] = t
 	}
 	f.targets = make([]*target, 0, len(wanted))
+	from := f.beginning(have, wanted)
 	for _, cfg := range wanted {
 		old := have[cfg.ID]
 		switch {
 		case old == nil:
-			f.targets = append(f.targets, newTarget(f, cfg, f.end))
+			f.targets = append(f.targets, newTarget(f, cfg, from(cfg)))
 		case old.cfg.Version == cfg.Version:
 			f.targets = append(f.targets, old)
 			delete(have, cfg.ID)
@@ -205,6 +208,36 @@ func (f *Feed) replace(work context.Context, wg *sync.WaitGroup, wanted []Target
 	}
 	// What waited only for a target that is gone can be settled now.
 	f.settle(work)
+}
+
+// beginning returns where a target that is new begins: at the end of the window, because it gets what comes from now on. But
+// where it takes the place of one that goes, or where all go, it begins where those stood: what is in flight was promised to
+// somebody, and to settle it without anybody having it would be to lose it.
+func (f *Feed) beginning(have map[string]*target, wanted []Target) func(Target) uint64 {
+	gone := maps.Clone(have)
+	stays := false
+	for _, cfg := range wanted {
+		if _, ok := gone[cfg.ID]; ok {
+			delete(gone, cfg.ID)
+			stays = true
+		}
+	}
+	least := f.end
+	for _, t := range gone {
+		least = min(least, t.confirmed)
+	}
+	return func(cfg Target) uint64 {
+		from := f.end
+		if !stays {
+			from = least
+		}
+		for _, t := range gone {
+			if t.cfg.Place != "" && t.cfg.Place == cfg.Place {
+				from = min(from, t.confirmed)
+			}
+		}
+		return from
+	}
 }
 
 // receive keeps a subscription open and fills the window, until ctx ends. It leaves the last subscription open: what is in
@@ -244,7 +277,9 @@ func (f *Feed) opened(sub transport.Subscription) {
 		credit.Messages--
 		credit.Bytes -= int64(len(f.at(p).d.Body))
 	}
-	credit.Bytes = max(0, credit.Bytes) // a body larger than the whole window may be in it
+	// A body larger than the whole window may be in it: then nothing is granted until that much has been settled.
+	f.debt = max(0, -credit.Bytes)
+	credit.Bytes = max(0, credit.Bytes)
 	f.mu.Unlock()
 	f.setSource(Condition{Up: true})
 	if err := sub.Grant(credit); err != nil {
@@ -379,6 +414,9 @@ func (f *Feed) confirmed() (sub transport.Subscription, settlements []transport.
 		}
 		*e = entry{}
 	}
+	paid := min(f.debt, credit.Bytes)
+	f.debt -= paid
+	credit.Bytes -= paid
 	return f.sub, settlements, credit, n
 }
 

@@ -6,6 +6,8 @@ import "time"
 type Status struct {
 	Source   Condition
 	Draining bool
+	// Full: no more is taken from the source until something is confirmed.
+	Full     bool
 	Received Counts
 	Targets  []TargetStatus
 }
@@ -34,6 +36,11 @@ func (f *Feed) Status() Status {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	s := Status{Source: f.cond, Draining: f.draining, Received: f.received}
+	var bytes int64
+	for p := f.settled; p < f.end; p++ {
+		bytes += int64(len(f.at(p).d.Body))
+	}
+	s.Full = int64(f.end-f.settled) >= f.cfg.Window.Messages || bytes >= f.cfg.Window.Bytes
 	for _, t := range f.targets {
 		ts := TargetStatus{
 			ID: t.cfg.ID, Sink: t.cond, DeadLetter: t.held, Passed: t.stats.passed,

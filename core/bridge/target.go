@@ -16,6 +16,8 @@ type Target struct {
 	ID string
 	// Version changes when anything else of the target does.
 	Version string
+	// Place is equal for targets that carry to the same place. It may be empty.
+	Place string
 	// Open opens the publisher. It may block until a broker is connected; ctx bounds the wait.
 	Open func(ctx context.Context) (transport.Publisher, error)
 	// OpenDeadLetter opens a publisher to where refused messages go; nil if there is no such place.
@@ -40,6 +42,7 @@ type target struct {
 
 	sent      uint64      // mu: the next position to publish
 	confirmed uint64      // mu: everything before is confirmed
+	allowed   uint64      // mu: how many may be sent and not confirmed; 0 for as many as there are
 	gone      bool        // mu: the feed has forgotten it: its positions mean nothing any more
 	cond      Condition   // mu: the sink's
 	held      Condition   // mu: the dead letter's trouble
@@ -111,6 +114,10 @@ func (t *target) publish(ctx, work context.Context) error {
 	}
 	if t.sent > t.confirmed {
 		t.stats.republished += t.sent - t.confirmed
+		// Slowly at first. A sink that has refused for a while (a full queue) takes some of what comes next and not the rest:
+		// with one message on the way there is nothing behind it that could be taken before it. And a message over which a
+		// broker closes the connection is then alone, so that one can see which it is.
+		t.allowed = 1
 	}
 	t.sent = t.confirmed
 	t.lastWord = time.Now()
@@ -160,7 +167,7 @@ func (t *target) next(msgs []transport.Message) []transport.Message {
 	if t.sent == t.confirmed && t.sent < f.end {
 		t.lastWord = time.Now() // from here on the broker owes us a word
 	}
-	for !t.gone && t.sent < f.end && len(msgs) < cap(msgs) {
+	for !t.gone && t.sent < f.end && len(msgs) < cap(msgs) && (t.allowed == 0 || t.sent-t.confirmed < t.allowed) {
 		msgs = append(msgs, f.at(t.sent).d.Message)
 		t.sent++
 	}
@@ -212,6 +219,12 @@ func (t *target) take(ctx context.Context, c transport.Confirm, first uint64) er
 	}
 	t.confirmed = to
 	t.lastWord = time.Now()
+	if t.allowed > 0 {
+		if t.allowed *= 2; t.allowed >= uint64(len(f.window)) {
+			t.allowed = 0
+		}
+		wake(t.more)
+	}
 	return nil
 }
 
@@ -252,10 +265,11 @@ func (t *target) refused(ctx context.Context, p uint64, cause error) error {
 			f.mu.Unlock()
 			return nil
 		}
+		// Always, and first: a publisher that still owes a word would give it for the next letter.
+		t.closeDeadLetter(ctx)
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
-		t.closeDeadLetter(ctx)
 		t.hold(Condition{Reason: "dead letter not taken: " + err.Error()})
 		f.cfg.Log.Error("dead letter not taken", "edge", t.cfg.ID, "error", err)
 		retry.wait(ctx, err)

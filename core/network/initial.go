@@ -2,7 +2,6 @@ package network
 
 import (
 	"context"
-	"errors"
 	"sync"
 	"time"
 
@@ -43,7 +42,7 @@ func (n *Network) sendInitial(ctx context.Context, w route.Initial) {
 	for {
 		err := n.publishOne(ctx, w)
 		switch {
-		case ctx.Err() != nil:
+		case ctx.Err() != nil, err == nil:
 			return
 		case transport.IsPermanent(err):
 			n.cfg.Log.Error("initial packet refused", "port", w.To.String(), "error", err)
@@ -58,12 +57,12 @@ func (n *Network) sendInitial(ctx context.Context, w route.Initial) {
 	}
 }
 
-func (n *Network) publishOne(ctx context.Context, w route.Initial) (err error) {
+func (n *Network) publishOne(ctx context.Context, w route.Initial) error {
 	pub, err := n.opener(w.Broker, w.Sink)(ctx)
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, pub.Close(ctx)) }()
+	defer func() { _ = pub.Close(ctx) }() // what is confirmed is confirmed
 	if err := pub.Publish(ctx, []transport.Message{{Body: w.Body, Durable: true}}); err != nil {
 		return err
 	}

@@ -13,6 +13,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -64,6 +65,7 @@ type Network struct {
 
 type brokerRun struct {
 	spec   Broker
+	ending bool // it has been told to end; whoever wants it again waits for another
 	broker *broker.Broker
 	stop   context.CancelFunc
 	done   chan struct{}
@@ -72,9 +74,11 @@ type brokerRun struct {
 type feedRun struct {
 	spec route.Feed
 	id   string // of all that cannot be changed while the feed runs
-	feed *bridge.Feed
-	stop context.CancelCauseFunc
-	done chan struct{}
+
+	ending bool // it has been told to end; whoever wants it again waits for another
+	feed   *bridge.Feed
+	stop   context.CancelCauseFunc
+	done   chan struct{}
 }
 
 // New returns a network that wants nothing yet.
@@ -133,7 +137,9 @@ func (n *Network) shutdown() {
 	n.mu.Lock()
 	var feeds []*feedRun
 	for _, f := range n.feeds {
-		f.stop(nil)
+		if !f.ending {
+			f.end(nil)
+		}
 		feeds = append(feeds, f)
 	}
 	for _, stop := range n.iips {
@@ -151,8 +157,8 @@ func (n *Network) shutdown() {
 func (n *Network) reconcile(ctx context.Context, wg *sync.WaitGroup) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	n.reconcileBrokers(ctx, wg)
 	n.reconcileFeeds(ctx, wg)
+	n.reconcileBrokers(ctx, wg)
 	n.reconcileInitials(ctx, wg)
 }
 
@@ -162,9 +168,11 @@ func (n *Network) reconcileBrokers(ctx context.Context, wg *sync.WaitGroup) {
 		wanted[b.ID] = b
 	}
 	for id, run := range n.brokers {
-		if w, ok := wanted[id]; ok && w.Version == run.spec.Version {
-			continue
+		w, ok := wanted[id]
+		if !run.ending && (ok && w.Version == run.spec.Version || !ok && n.inUse(id)) {
+			continue // a feed that ends needs its brokers until it has settled
 		}
+		run.ending = true
 		run.stop()
 		select {
 		case <-run.done:
@@ -198,10 +206,13 @@ func (n *Network) reconcileFeeds(ctx context.Context, wg *sync.WaitGroup) {
 	for key, run := range n.feeds {
 		w, ok := wanted[key]
 		switch {
+		case run.ending:
+		case !ok && n.missed(run.spec):
+			run.end(nil) // what the broker keeps for it is kept for when it can run again
 		case !ok:
-			run.stop(bridge.ErrRemoved)
+			run.end(bridge.ErrRemoved)
 		case feedID(w) != run.id:
-			run.stop(nil) // its successor goes on with what the broker keeps
+			run.end(nil) // its successor goes on with what the broker keeps
 		default:
 			if !sameTargets(run.spec.Targets, w.Targets) {
 				run.feed.Update(n.targets(w))
@@ -220,6 +231,43 @@ func (n *Network) reconcileFeeds(ctx context.Context, wg *sync.WaitGroup) {
 			n.feeds[key] = n.start(ctx, wg, w)
 		}
 	}
+}
+
+// end tells a feed to end, because of cause.
+func (r *feedRun) end(cause error) {
+	r.ending = true
+	r.stop(cause)
+}
+
+// inUse says whether a feed, be it one that ends, uses a broker.
+func (n *Network) inUse(id string) bool {
+	for _, run := range n.feeds {
+		select {
+		case <-run.done:
+			continue
+		default:
+		}
+		if run.spec.Broker == id {
+			return true
+		}
+		for _, t := range run.spec.Targets {
+			if t.Broker == id || t.DeadLetter.Broker == id {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// missed says whether a feed that is not wanted is only missing something: an edge from its source is still in a graph, and
+// cannot run. A name that was misspelt for a minute must not cost what the broker has kept for weeks.
+func (n *Network) missed(f route.Feed) bool {
+	for _, e := range n.wanted.Plan.Edges {
+		if (e.Pending != "" || e.Refused != "") && slices.Contains(f.Ports, e.From.String()) {
+			return true
+		}
+	}
+	return false
 }
 
 func (n *Network) start(ctx context.Context, wg *sync.WaitGroup, w route.Feed) *feedRun {
@@ -260,7 +308,7 @@ func (n *Network) start(ctx context.Context, wg *sync.WaitGroup, w route.Feed) *
 func (n *Network) targets(w route.Feed) []bridge.Target {
 	var targets []bridge.Target
 	for _, t := range w.Targets {
-		bt := bridge.Target{ID: t.ID, Version: targetVersion(t), Open: n.opener(t.Broker, t.Sink)}
+		bt := bridge.Target{ID: t.ID, Version: targetVersion(t), Place: sinkPlace(t), Open: n.opener(t.Broker, t.Sink)}
 		if t.DeadLetter != (route.Place{}) {
 			// Its name has the edge in it: dead letters of different edges are different messages.
 			bt.OpenDeadLetter = n.opener(t.DeadLetter.Broker, transport.Sink{
@@ -313,11 +361,16 @@ func (n *Network) poke() {
 
 // feedID is the same for two feeds if one can be made the other while it runs.
 func feedID(f route.Feed) string {
-	f.Targets = nil
+	f.Targets, f.Ports = nil, nil
 	return digest(f)
 }
 
 func targetVersion(t route.Target) string { return digest(t) }
+
+// sinkPlace is equal for targets that carry to the same place in the same way.
+func sinkPlace(t route.Target) string {
+	return t.Broker + " " + t.Sink.Address + " " + string(t.Sink.Options)
+}
 
 func sameTargets(a, b []route.Target) bool { return digest(a) == digest(b) }
 

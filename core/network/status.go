@@ -122,7 +122,8 @@ func (n *Network) edge(e route.Edge, feeds map[string]bridge.Status, now time.Ti
 	default:
 		out.State, out.Reason = n.condition(e, feed, target, now)
 	}
-	if st := n.states[e.ID]; st != nil {
+	out.Since = now
+	if st := n.states[e.ID]; st != nil && st.state == out.State {
 		out.Since, out.Rate = st.since, st.rate
 	}
 	return out
@@ -142,7 +143,24 @@ func (n *Network) condition(e route.Edge, feed bridge.Status, target *bridge.Tar
 	case !target.Awaited.IsZero() && now.Sub(target.Awaited) > confirmPatience:
 		return Blocked, fmt.Sprintf("%s has not confirmed since %s", e.Sink.Broker, target.Awaited.Format(time.TimeOnly))
 	}
+	if by := sibling(feed, target); by != "" {
+		return Blocked, "held up by " + by + ", which has the same source"
+	}
 	return Flowing, ""
+}
+
+// sibling returns the target that keeps a feed's window full while this one has done its part; empty if none does.
+func sibling(feed bridge.Status, target *bridge.TargetStatus) string {
+	if !feed.Full || target.InFlight > 0 {
+		return ""
+	}
+	var most bridge.TargetStatus
+	for _, t := range feed.Targets {
+		if t.InFlight > most.InFlight {
+			most = t
+		}
+	}
+	return most.ID
 }
 
 // end looks at one end. What is wrong with the broker explains more than what is wrong at the end.
