@@ -21,9 +21,10 @@ func makePlan(site *config.Site) route.Plan {
 	in.Settings = func(from, to graph.Endpoint) route.Settings {
 		e := site.Edge(from.Node, portOf(from), to.Node, portOf(to))
 		return route.Settings{
-			Require:    route.Guarantee(e.Require),
-			DeadLetter: route.Place(e.DeadLetter),
-			Window:     e.Window,
+			Require:          route.Guarantee(e.Require),
+			DeadLetter:       route.Place(e.DeadLetter),
+			DeadLetterTraits: e.DeadLetterTraits,
+			Window:           e.Window,
 		}
 	}
 	return route.Make(in)

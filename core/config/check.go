@@ -198,6 +198,7 @@ func (l *loader) validate(ctx context.Context) {
 			req.Config = b.Config.JSON()
 		}
 		var sources, sinks []*portAt
+		letters := make(map[*portAt]*edgeAt)
 		for _, p := range l.participants {
 			if p.broker != b {
 				continue
@@ -223,8 +224,9 @@ func (l *loader) validate(ctx context.Context) {
 			if e.DeadLetter.Address == "" || e.deadLetterBroker != b {
 				continue
 			}
-			at := newPlace(e.deadLetter)
-			sinks = append(sinks, &portAt{place: at})
+			port := &portAt{place: newPlace(e.deadLetter)}
+			letters[port] = e
+			sinks = append(sinks, port)
 			req.Sinks = append(req.Sinks, transport.Sink{Name: e.From + "." + e.FromPort, Address: e.DeadLetter.Address})
 		}
 		result, err := b.driver.driver.Validate(ctx, req)
@@ -247,6 +249,9 @@ func (l *loader) validate(ctx context.Context) {
 		}
 		for i, port := range sinks {
 			port.Traits = result.Sinks[i]
+			if e := letters[port]; e != nil {
+				e.DeadLetterTraits = port.Traits
+			}
 		}
 	}
 }

@@ -164,6 +164,8 @@ type Edge struct {
 	Require        Requirement
 	// DeadLetter is where messages go that the sink has refused for good. The zero value: there is none.
 	DeadLetter Address
+	// DeadLetterTraits are what the driver promised for the dead letter when the site was loaded.
+	DeadLetterTraits transport.Traits
 	// Window is how many messages may be in flight; 0 is the gateway's default.
 	Window int64
 }

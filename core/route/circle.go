@@ -2,6 +2,7 @@ package route
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 )
 
@@ -11,23 +12,61 @@ type spot struct{ broker, place string }
 // refuseCircles refuses every edge that is part of a circle of places: what goes in there would go round for ever, at
 // full speed. Only equal places are seen; what a filter matches is known to its broker alone.
 func (p *planner) refuseCircles() {
-	next := make(map[spot][]int) // edges by the spot that they leave
-	for i, e := range p.edges {
-		if e.Pending == "" && e.Refused == "" && !e.SamePlace {
-			next[source(e)] = append(next[source(e)], i)
+	var hops []hop
+	for _, e := range p.edges {
+		if !e.runs() {
+			continue
+		}
+		hops = append(hops, hop{e.ID, source(e), sink(e)})
+		if dead := e.settings.DeadLetter; dead != (Place{}) {
+			hops = append(hops, hop{"the dead letters of " + e.ID, source(e), spot{
+				dead.Broker, place(Port{Address: dead.Address, Traits: e.settings.DeadLetterTraits}),
+			}})
 		}
 	}
 	for i := range p.edges {
 		e := &p.edges[i]
-		if e.Pending != "" || e.Refused != "" || e.SamePlace {
+		if !e.runs() {
 			continue
 		}
-		if way := p.way(next, sink(*e), source(*e)); way != nil {
-			names := []string{e.ID}
-			for _, j := range way {
-				names = append(names, p.edges[j].ID)
+		for _, first := range hops {
+			if first.name != e.ID && first.name != "the dead letters of "+e.ID {
+				continue
 			}
-			e.Refused = fmt.Sprintf("it would carry messages in a circle: %s", strings.Join(names, ", then "))
+			if way := way(hops, first.to, first.from); way != nil {
+				e.Refused = fmt.Sprintf("it would carry messages in a circle: %s",
+					strings.Join(append([]string{first.name}, way...), ", then "))
+				break
+			}
+		}
+	}
+}
+
+// runs says whether an edge has to be carried.
+func (e *planned) runs() bool { return e.Pending == "" && e.Refused == "" && !e.SamePlace }
+
+// hop is a way from one spot to another.
+type hop struct {
+	name     string
+	from, to spot
+}
+
+// refuseConflicts refuses an edge whose source another edge subscribes to with other options: the broker keeps one thing for
+// both, so that they would change it under each other.
+func (p *planner) refuseConflicts() {
+	first := make(map[string]*planned)
+	for i := range p.edges {
+		e := &p.edges[i]
+		if !e.runs() {
+			continue
+		}
+		key := feedKey(e.source)
+		other := first[key]
+		switch {
+		case other == nil:
+			first[key] = e
+		case string(other.source.Options) != string(e.source.Options):
+			e.Refused = fmt.Sprintf("%s and %s are one place with different options: give both the same", other.From, e.From)
 		}
 	}
 }
@@ -35,31 +74,29 @@ func (p *planner) refuseCircles() {
 func source(e planned) spot { return spot{e.source.Broker, place(e.source)} }
 func sink(e planned) spot   { return spot{e.sink.Broker, place(e.sink)} }
 
-// way returns the edges of a shortest way from one spot to another, or nil if there is none. Edges that were refused in
-// the meantime still count, so that all edges of a circle are refused and not all but the last.
-func (p *planner) way(next map[spot][]int, from, to spot) []int {
-	came := map[spot]int{} // the edge by which a spot was reached
-	queue := []spot{from}
-	seen := map[spot]bool{from: true}
+// way returns the names of a shortest way from one spot to another, which is empty where they are one, or nil if there is
+// none.
+func way(hops []hop, from, to spot) []string {
+	type step struct {
+		at    spot
+		names []string
+	}
+	queue := []step{{at: from, names: []string{}}}
+	seen := map[spot]bool{}
 	for len(queue) > 0 {
-		at := queue[0]
+		s := queue[0]
 		queue = queue[1:]
-		for _, i := range next[at] {
-			s := sink(p.edges[i])
-			if seen[s] {
-				continue
+		if s.at == to {
+			return s.names
+		}
+		if seen[s.at] {
+			continue
+		}
+		seen[s.at] = true
+		for _, h := range hops {
+			if h.from == s.at {
+				queue = append(queue, step{h.to, append(slices.Clip(s.names), h.name)})
 			}
-			seen[s], came[s] = true, i
-			if s != to {
-				queue = append(queue, s)
-				continue
-			}
-			var way []int
-			for s != from {
-				way = append([]int{came[s]}, way...)
-				s = source(p.edges[came[s]])
-			}
-			return way
 		}
 	}
 	return nil

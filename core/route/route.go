@@ -55,8 +55,9 @@ type Port struct {
 type Settings struct {
 	// Require is the least guarantee; empty for any.
 	Require Guarantee
-	// DeadLetter is where refused messages go; the zero value for nowhere.
-	DeadLetter Place
+	// DeadLetter is where refused messages go; the zero value for nowhere. DeadLetterTraits are the driver's word about it.
+	DeadLetter       Place
+	DeadLetterTraits transport.Traits
 	// Window is the most messages in flight on the feed; 0 for the default.
 	Window int64
 }
@@ -104,6 +105,8 @@ type Feed struct {
 	Broker string
 	Source transport.Source
 	Acks   bool
+	// Ports are the outports at the source: "a.out".
+	Ports []string
 	// Targets in the order of the edges.
 	Targets []Target
 }
@@ -176,6 +179,7 @@ func Make(in Input) Plan {
 			p.initial(g, i, iip)
 		}
 	}
+	p.refuseConflicts()
 	p.refuseCircles()
 	return p.plan()
 }
@@ -213,8 +217,19 @@ func (p *planner) edge(g Graph, e graph.Edge) {
 	if want := out.settings.Require; !out.SamePlace && out.Guarantee.rank() < want.rank() {
 		out.Refused = fmt.Sprintf("%s is required, and the edge is %s: %s", want, out.Guarantee, out.Weakness)
 	}
-	if out.Warning = mismatch(source, sink); out.Warning != "" && p.in.StrictTypes && out.Refused == "" {
-		out.Refused, out.Warning = out.Warning, ""
+	if out.settings.DeadLetter != (Place{}) && !out.settings.DeadLetterTraits.Confirms {
+		weak := fmt.Sprintf("a dead letter on %s can be lost: %s", out.settings.DeadLetter.Broker,
+			weakness("nobody confirms it", out.settings.DeadLetterTraits.Weakness))
+		if AtLeastOnce.rank() <= out.settings.Require.rank() && out.Refused == "" {
+			out.Refused = fmt.Sprintf("%s is required, and %s", out.settings.Require, weak)
+		} else {
+			out.Warning = weak
+		}
+	}
+	if m := mismatch(source, sink); m != "" && p.in.StrictTypes && out.Refused == "" {
+		out.Refused = m
+	} else if m != "" {
+		out.Warning = join(out.Warning, m)
 	}
 	p.edges = append(p.edges, out)
 }
@@ -292,17 +307,20 @@ func (p *planner) plan() Plan {
 	return plan
 }
 
+// feedKey names the feed of a source. It becomes a name under which the broker keeps state, so it must stay the same when a
+// node is renamed, and whatever other edges there are.
+func feedKey(source Port) string {
+	key := source.Broker + " " + place(source)
+	if s := source.Traits.Subscription; s != "" {
+		key += " " + s
+	}
+	return key
+}
+
 // feed adds an edge to the feed of its source.
 func (p *planner) feed(e *planned) (key string, isNew bool) {
-	// The key becomes a name that the broker keeps state under, so it must stay the same when a node is renamed or an
-	// edge is added. Two ports with one place and different options cannot share a subscription: the later one's key
-	// has its name too.
-	key = e.source.Broker + " " + place(e.source)
+	key = feedKey(e.source)
 	f := p.feeds[key]
-	if f != nil && string(f.Source.Options) != string(e.source.Options) {
-		key += " " + e.From.String()
-		f = p.feeds[key]
-	}
 	if f == nil {
 		isNew = true
 		f = &Feed{
@@ -318,6 +336,9 @@ func (p *planner) feed(e *planned) (key string, isNew bool) {
 		p.feeds[key] = f
 	}
 	f.Source.Window.Messages = max(f.Source.Window.Messages, e.settings.Window)
+	if port := e.From.String(); !slices.Contains(f.Ports, port) {
+		f.Ports = append(f.Ports, port)
+	}
 	e.Feed = key
 	e.Target = e.ID
 	f.Targets = append(f.Targets, Target{

@@ -83,6 +83,8 @@ func parsePort(t *testing.T, broker, address string, rest []string) route.Port {
 			p.Traits.Deduplicates = v == "true"
 		case "type":
 			p.Type = v
+		case "subscription":
+			p.Traits.Subscription = v
 		case "place":
 			p.Traits.Place = v
 		case "why":
@@ -105,6 +107,9 @@ func parseSettings(t *testing.T, rest []string) route.Settings {
 			s.Require = route.Guarantee(v)
 		case "dead":
 			s.DeadLetter.Broker, s.DeadLetter.Address, _ = strings.Cut(v, ":")
+			s.DeadLetterTraits.Confirms = true
+		case "forgetful":
+			s.DeadLetterTraits = transport.Traits{Weakness: v}
 		case "window":
 			if _, err := fmt.Sscan(v, &s.Window); err != nil {
 				t.Fatal(err)

@@ -120,6 +120,9 @@ type Traits struct {
 	// Place names the place on the broker in a form in which equal means the same: "queue:orders", "topic:a/b". A feed's
 	// source and sink with the same place on the same broker are one place: there is nothing to carry.
 	Place string
+	// Subscription tells apart sources at one Place for which the broker keeps different things, such as queues with different
+	// routing keys. Empty where the Place says it all.
+	Subscription string
 	// Weakness says in words why Acks or Confirms is false, and what to do: "QoS 0 has no acknowledgement: set qos = 1".
 	Weakness string
 }

@@ -377,7 +377,7 @@ func traitsToProto(ts []transport.Traits) []*pb.Traits {
 	ps := make([]*pb.Traits, len(ts))
 	for i, t := range ts {
 		ps[i] = &pb.Traits{
-			Acks: t.Acks, Confirms: t.Confirms, Deduplicates: t.Deduplicates, Identifies: t.Identifies, Place: valid(t.Place), Weakness: text(t.Weakness),
+			Acks: t.Acks, Confirms: t.Confirms, Deduplicates: t.Deduplicates, Identifies: t.Identifies, Subscription: valid(t.Subscription), Place: valid(t.Place), Weakness: text(t.Weakness),
 		}
 	}
 	return ps
@@ -390,7 +390,7 @@ func traitsFromProto(ps []*pb.Traits) []transport.Traits {
 	ts := make([]transport.Traits, len(ps))
 	for i, p := range ps {
 		ts[i] = transport.Traits{
-			Acks: p.GetAcks(), Confirms: p.GetConfirms(), Deduplicates: p.GetDeduplicates(), Identifies: p.GetIdentifies(), Place: p.GetPlace(),
+			Acks: p.GetAcks(), Confirms: p.GetConfirms(), Deduplicates: p.GetDeduplicates(), Identifies: p.GetIdentifies(), Subscription: p.GetSubscription(), Place: p.GetPlace(),
 			Weakness: text(p.GetWeakness()),
 		}
 	}

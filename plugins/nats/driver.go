@@ -80,7 +80,7 @@ func sourceTraits(src transport.Source, o sourceOptions) transport.Traits {
 				"set stream = \"NAME\" to consume from a JetStream stream",
 		}
 	}
-	return transport.Traits{Acks: true, Identifies: true, Place: "stream:" + o.Stream + "/" + src.Address}
+	return transport.Traits{Acks: true, Identifies: true, Place: "stream:" + o.Stream + "/" + src.Address, Subscription: o.Consumer}
 }
 
 func sinkTraits(sink transport.Sink, o sinkOptions) transport.Traits {

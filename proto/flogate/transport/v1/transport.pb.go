@@ -800,7 +800,10 @@ type Traits struct {
 	// Why acks or confirms is false, and what to do about it.
 	Weakness string `protobuf:"bytes,5,opt,name=weakness,proto3" json:"weakness,omitempty"`
 	// A source gives every message a source_id, the same at every redelivery: what a sink that deduplicates needs.
-	Identifies    bool `protobuf:"varint,6,opt,name=identifies,proto3" json:"identifies,omitempty"`
+	Identifies bool `protobuf:"varint,6,opt,name=identifies,proto3" json:"identifies,omitempty"`
+	// Tells apart sources at one place for which the broker keeps different things, such as queues with different routing
+	// keys. Empty where the place says it all.
+	Subscription  string `protobuf:"bytes,7,opt,name=subscription,proto3" json:"subscription,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -875,6 +878,13 @@ func (x *Traits) GetIdentifies() bool {
 		return x.Identifies
 	}
 	return false
+}
+
+func (x *Traits) GetSubscription() string {
+	if x != nil {
+		return x.Subscription
+	}
+	return ""
 }
 
 type ConnectRequest struct {
@@ -3119,7 +3129,7 @@ const file_flogate_transport_v1_transport_proto_rawDesc = "" +
 	"\x05where\x18\x01 \x01(\x0e2\x1a.flogate.transport.v1.PartR\x05where\x12\x14\n" +
 	"\x05index\x18\x02 \x01(\rR\x05index\x12\x12\n" +
 	"\x04path\x18\x03 \x03(\tR\x04path\x12\x18\n" +
-	"\amessage\x18\x04 \x01(\tR\amessage\"\xae\x01\n" +
+	"\amessage\x18\x04 \x01(\tR\amessage\"\xd2\x01\n" +
 	"\x06Traits\x12\x12\n" +
 	"\x04acks\x18\x01 \x01(\bR\x04acks\x12\x1a\n" +
 	"\bconfirms\x18\x02 \x01(\bR\bconfirms\x12\"\n" +
@@ -3128,7 +3138,8 @@ const file_flogate_transport_v1_transport_proto_rawDesc = "" +
 	"\bweakness\x18\x05 \x01(\tR\bweakness\x12\x1e\n" +
 	"\n" +
 	"identifies\x18\x06 \x01(\bR\n" +
-	"identifies\"<\n" +
+	"identifies\x12\"\n" +
+	"\fsubscription\x18\a \x01(\tR\fsubscription\"<\n" +
 	"\x0eConnectRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n" +
 	"\x06config\x18\x02 \x01(\fR\x06config\"\x9b\x01\n" +
