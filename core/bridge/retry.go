@@ -14,9 +14,12 @@ type retry struct {
 	last time.Duration
 }
 
+// A broker that is connected bears being asked once a second, and a person who has mended something does not like to wait.
+// What is permanent is asked seldom: it takes a person.
 const (
-	minWait = 10 * time.Millisecond
-	maxWait = 5 * time.Second
+	minWait       = 10 * time.Millisecond
+	maxWait       = time.Second
+	permanentWait = 5 * time.Second
 )
 
 func (r *retry) reset() { r.last = 0 }
@@ -25,7 +28,7 @@ func (r *retry) reset() { r.last = 0 }
 func (r *retry) wait(ctx context.Context, err error) {
 	r.last = min(max(2*r.last, minWait), maxWait)
 	if transport.IsPermanent(err) {
-		r.last = maxWait
+		r.last = permanentWait
 	}
 	timer := time.NewTimer(r.last/2 + rand.N(r.last/2+1))
 	defer timer.Stop()
