@@ -59,6 +59,7 @@ type options struct {
 	rounds   int
 	seconds  float64
 	calm     float64
+	onlyCalm bool
 	markdown bool
 	checks   string
 	program  string
@@ -78,6 +79,7 @@ func parse(args []string, stderr io.Writer) (options, error) {
 	flags.IntVar(&o.rounds, "rounds", 3, "rounds; the table has their medians")
 	flags.Float64Var(&o.seconds, "seconds", 3, "how long a round of a cell is measured, after a fourth of that to warm up")
 	flags.Float64Var(&o.calm, "calm", 0.2, "measure a cell again, twice at most, when others had more than this part of the CPUs; the calmest counts")
+	flags.BoolVar(&o.onlyCalm, "only-calm", false, "print only what was measured while others had no more than that")
 	flags.BoolVar(&o.markdown, "markdown", false, "print tables in Markdown")
 	flags.StringVar(&o.checks, "check", "table,startup", "table: the cells. startup: start to first message, and memory when idle")
 	flags.StringVar(&o.program, "program", "", "a flogate that is built already")
@@ -138,6 +140,9 @@ func bench(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 		if err := r.write(o.out); err != nil {
 			return err
 		}
+	}
+	if o.onlyCalm {
+		r.Samples = slices.DeleteFunc(r.Samples, func(x sample) bool { return x.Others > o.calm })
 	}
 	if o.markdown {
 		r.markdown(stdout)

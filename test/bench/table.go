@@ -82,7 +82,8 @@ type row struct {
 	throughput, p50, p99, cpu []float64 // of each round that did not fail; ms and µs
 	partCPU                   map[string][]float64
 	rss                       []float64 // MiB
-	lost, doubled, disorder   int       // the worst round
+	others                    []float64
+	lost, doubled, disorder   int // the worst round
 	failed                    string
 }
 
@@ -111,6 +112,7 @@ func (r *results) rows() (cells []string, rows map[string]map[string]*row) {
 			x.partCPU[name] = append(x.partCPU[name], cpu)
 		}
 		x.rss = append(x.rss, sum(mib(s.RSS)))
+		x.others = append(x.others, s.Others)
 		x.lost, x.doubled, x.disorder = max(x.lost, s.Lost), max(x.doubled, s.Doubled), max(x.disorder, s.Disorder)
 	}
 	return cells, rows
@@ -132,22 +134,29 @@ func (x *row) wrong() string {
 	return fmt.Sprintf("%d, %d, %d", x.lost, x.doubled, x.disorder)
 }
 
-// against returns the medians of the ratios to another variant in the same round: what drifts from round to round is in both.
-func (r *results) against(cell, v, other string, of func(sample) float64) float64 {
-	base := make(map[int]float64)
-	for _, s := range r.Samples {
-		if s.Cell == cell && s.Variant == other && s.Error == "" {
-			base[s.Round] = of(s)
+// against returns the median of the ratios to another variant in the same round: what drifts from round to round is in both.
+// Without a round that both have it is the ratio of their medians.
+func (r *results) against(cell string, v, other variant, of func(sample) float64) float64 {
+	values := func(v variant) (inRound map[int]float64, all []float64) {
+		inRound = make(map[int]float64)
+		for _, s := range r.Samples {
+			if s.Cell == cell && s.Variant == string(v) && s.Error == "" {
+				inRound[s.Round] = of(s)
+				all = append(all, of(s))
+			}
 		}
+		return inRound, all
 	}
+	mine, all := values(v)
+	base, allBase := values(other)
 	var ratios []float64
-	for _, s := range r.Samples {
-		if b := base[s.Round]; s.Cell == cell && s.Variant == v && s.Error == "" && b > 0 {
-			ratios = append(ratios, ratio(of(s), b))
+	for round, n := range mine {
+		if b := base[round]; b > 0 {
+			ratios = append(ratios, ratio(n, b))
 		}
 	}
 	if len(ratios) == 0 {
-		return math.NaN()
+		return ratio(medianFloat(all), medianFloat(allBase))
 	}
 	return medianFloat(ratios)
 }
@@ -156,41 +165,81 @@ func throughputOf(s sample) float64 { return s.Throughput }
 func p50Of(s sample) float64        { return float64(s.P50) }
 func cpuOf(s sample) float64        { return sum(s.CPU) }
 
-// header and body of the table with everything.
-func (r *results) table() [][]string {
-	table := [][]string{{
-		"cell", "variant", "msg/s", "±", "p50 ms", "p99 ms", "CPU µs/msg", "RSS MiB", "lost, doubled, disordered",
-		"msg/s to hand", "to coalesced", "p50 to hand", "CPU to hand",
-	}}
+// table is a heading with lines, the first of which says what is in the columns.
+type table struct {
+	title string
+	lines [][]string
+}
+
+// tables are one for each rate, and one of starts.
+func (r *results) tables() []table {
+	var all []table
 	cells, rows := r.rows()
 	for _, c := range cells {
+		// A cell's name is that of the edge, the size in two words, and the rate.
+		words := strings.Fields(c)
+		rate := words[len(words)-1]
+		i := slices.IndexFunc(all, func(t table) bool { return t.title == rate })
+		if i < 0 {
+			i = len(all)
+			all = append(all, table{rate, [][]string{saturatedColumns()}})
+			if rate != rateName(0) {
+				all[i].lines[0] = steadyColumns()
+			}
+		}
+		name := strings.Join(words[:len(words)-1], " ")
 		for _, v := range allVariants() {
 			x := rows[c][string(v)]
 			switch {
 			case x == nil:
 				continue
 			case len(x.throughput) == 0:
-				table = append(table, []string{c, string(v), "failed: " + x.failed})
-				continue
+				all[i].lines = append(all[i].lines, []string{name, string(v), "failed: " + x.failed})
+			case rate == rateName(0):
+				all[i].lines = append(all[i].lines, r.saturated(c, name, v, x))
+			default:
+				all[i].lines = append(all[i].lines, r.steady(c, name, v, x))
 			}
-			line := []string{
-				c, string(v), fmt.Sprintf("%.0f", medianFloat(x.throughput)), fmt.Sprintf("%.0f%%", 100*spread(x.throughput)),
-				short(medianFloat(x.p50)), short(medianFloat(x.p99)), parts(x.parts()), short(medianFloat(x.rss)), x.wrong(),
-			}
-			for _, n := range []float64{
-				r.against(c, string(v), string(hand), throughputOf), r.against(c, string(v), string(coalesced), throughputOf),
-				r.against(c, string(v), string(hand), p50Of), r.against(c, string(v), string(hand), cpuOf),
-			} {
-				line = append(line, short(n))
-			}
-			table = append(table, line)
 		}
 	}
-	return table
+	if lines := r.starts(); len(lines) > 1 {
+		all = append(all, table{"start and idle memory", lines})
+	}
+	return all
 }
 
+func saturatedColumns() []string {
+	return []string{
+		"edge", "variant", "msg/s", "±", "to hand", "to coalesced", "CPU µs/msg", "to hand", "RSS MiB", "lost, doubled, disordered", "others",
+	}
+}
+
+func (r *results) saturated(c, name string, v variant, x *row) []string {
+	return []string{
+		name, string(v), fmt.Sprintf("%.0f", medianFloat(x.throughput)), percent(spread(x.throughput)),
+		short(r.against(c, v, hand, throughputOf)), short(r.against(c, v, coalesced, throughputOf)),
+		parts(x.parts()), short(r.against(c, v, hand, cpuOf)), short(medianFloat(x.rss)), x.wrong(), percent(medianFloat(x.others)),
+	}
+}
+
+func steadyColumns() []string {
+	return []string{
+		"edge", "variant", "msg/s", "p50 ms", "±", "to hand", "p99 ms", "CPU µs/msg", "to hand", "RSS MiB", "lost, doubled, disordered", "others",
+	}
+}
+
+func (r *results) steady(c, name string, v variant, x *row) []string {
+	return []string{
+		name, string(v), fmt.Sprintf("%.0f", medianFloat(x.throughput)),
+		short(medianFloat(x.p50)), percent(spread(x.p50)), short(r.against(c, v, hand, p50Of)), short(medianFloat(x.p99)),
+		parts(x.parts()), short(r.against(c, v, hand, cpuOf)), short(medianFloat(x.rss)), x.wrong(), percent(medianFloat(x.others)),
+	}
+}
+
+func percent(part float64) string { return fmt.Sprintf("%.0f%%", 100*part) }
+
 func (r *results) starts() [][]string {
-	table := [][]string{{"edge", "variant", "start to first message, ms", "±", "idle RSS MiB", "idle PSS MiB"}}
+	lines := [][]string{{"edge", "variant", "start to first message, ms", "±", "idle RSS MiB", "idle PSS MiB"}}
 	type key struct{ edge, variant string }
 	var keys []key
 	first, rss, pss := make(map[key][]float64), make(map[key]map[string][]float64), make(map[key]map[string][]float64)
@@ -215,36 +264,32 @@ func (r *results) starts() [][]string {
 		add(pss, k, mib(s.PSS))
 	}
 	for _, k := range keys {
-		table = append(table, []string{
-			k.edge, k.variant, short(medianFloat(first[k])), fmt.Sprintf("%.0f%%", 100*spread(first[k])),
+		lines = append(lines, []string{
+			k.edge, k.variant, short(medianFloat(first[k])), percent(spread(first[k])),
 			parts((&row{partCPU: rss[k]}).parts()), parts((&row{partCPU: pss[k]}).parts()),
 		})
 	}
-	return table
+	return lines
 }
 
 // text prints everything, a line for each variant of each cell.
 func (r *results) text(w io.Writer) {
-	for _, table := range [][][]string{r.table(), r.starts()} {
-		if len(table) == 1 {
-			continue
+	for _, t := range r.tables() {
+		fmt.Fprintf(w, "%s\n", t.title)
+		columns := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+		for _, line := range t.lines {
+			fmt.Fprintln(columns, strings.Join(line, "\t"))
 		}
-		t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-		for _, line := range table {
-			fmt.Fprintln(t, strings.Join(line, "\t"))
-		}
-		_ = t.Flush() // an output that takes nothing more is not worth a word
+		_ = columns.Flush() // an output that takes nothing more is not worth a word
 		fmt.Fprintln(w)
 	}
 }
 
 // markdown prints the same in Markdown.
 func (r *results) markdown(w io.Writer) {
-	for _, table := range [][][]string{r.table(), r.starts()} {
-		if len(table) == 1 {
-			continue
-		}
-		for i, line := range table {
+	for _, t := range r.tables() {
+		fmt.Fprintf(w, "### %s\n\n", t.title)
+		for i, line := range t.lines {
 			fmt.Fprintf(w, "| %s |\n", strings.Join(line, " | "))
 			if i == 0 {
 				fmt.Fprintf(w, "|%s\n", strings.Repeat("---|", len(line)))
