@@ -29,7 +29,6 @@ import (
 	"github.com/flogate/flogate/core/network"
 	"github.com/flogate/flogate/core/plugin"
 	"github.com/flogate/flogate/core/pluginmain"
-	"github.com/flogate/flogate/core/supervise"
 	"github.com/flogate/flogate/core/transport"
 )
 
@@ -276,12 +275,15 @@ func (r *runner) embed(ctx context.Context, e config.Embedded) error {
 	child := embedded.Child{
 		// The server has no MQTT without NATS: nobody is told of the port that it then takes.
 		NATS: cmp.Or(e.NATS, "127.0.0.1:0"), MQTT: e.MQTT, DataDir: e.DataDir, Log: r.log.With("embedded", e.Name),
-		OnChange: func(s supervise.Status) {
-			p := admin.Plugin{Name: name, State: s.State.String(), Since: time.Now(), Restarts: s.Restarts, Up: s.State == supervise.Running}
-			if s.Err != nil && !p.Up {
-				err := errors.Unwrap(s.Err) // the name is beside it
-				p.Reason = err.Error()
-				r.log.Error("embedded broker does not run", "embedded", e.Name, "error", err, "retry_in", s.Wait)
+		Changed: func(s embedded.Status) {
+			p := admin.Plugin{
+				Name: name, State: string(s.State), Since: s.Since, PID: s.PID, Restarts: s.Restarts, Up: s.State == embedded.Ready,
+			}
+			if s.Err != nil {
+				p.Reason = s.Err.Error()
+			}
+			if s.Wait > 0 {
+				r.log.Error("embedded broker does not run", "embedded", e.Name, "error", s.Err, "retry_in", s.Wait)
 			}
 			r.mu.Lock()
 			r.own[name] = p

@@ -1,6 +1,7 @@
 package embedded
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -9,6 +10,7 @@ import (
 	"log/slog"
 	"os"
 	"os/exec"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -17,8 +19,10 @@ import (
 )
 
 const (
-	// startTime bounds the child's start, with the recovery of what it stores.
-	startTime = time.Minute
+	// slowTime is how long a start takes until it is said to take long. It has
+	// no bound: a child that is killed while it recovers what it stores begins
+	// anew, and would never end.
+	slowTime = time.Minute
 	// stopTime is how long the child may take to stop before it is killed.
 	stopTime = 10 * time.Second
 	// restTime is how long a child that crashed too often rests: what is wrong
@@ -64,10 +68,34 @@ type Child struct {
 
 	// Ready, if not nil, hears after each start where the broker listens.
 	Ready func(Addresses)
-	// OnChange, if not nil, hears of starts and failures.
-	OnChange func(supervise.Status)
+	// Changed, if not nil, hears of each change of Status, in order. It must
+	// not block.
+	Changed func(Status)
 	// Log gets the child's own log lines.
 	Log *slog.Logger
+
+	slow time.Duration // for tests: in the place of slowTime
+}
+
+// State is what the child is doing.
+type State string
+
+// The states of a child.
+const (
+	Starting State = "starting" // it runs, and clients cannot connect yet
+	Ready    State = "ready"    // clients can connect
+	Waiting  State = "waiting"  // it has ended and will be started again soon
+	Failed   State = "failed"   // it has ended too often, and rests
+)
+
+// Status is how the child is doing.
+type Status struct {
+	State    State
+	Err      error // why it ended last, unless it is Ready
+	Since    time.Time
+	PID      int // 0 while there is none
+	Restarts int
+	Wait     time.Duration // until the next start; 0 when it runs
 }
 
 // Run starts the child, starts it again when it ends, and stops it when ctx is
@@ -82,20 +110,46 @@ func (c Child) Run(ctx context.Context) error {
 		}
 		program = self
 	}
-	policy := supervise.Policy{Rest: restTime, OnChange: c.OnChange}
+	var mu sync.Mutex
+	var status Status
+	change := func(f func(*Status)) {
+		mu.Lock()
+		defer mu.Unlock() // after Changed, which hears of changes in order
+		before := status.State
+		f(&status)
+		if status.State != before {
+			status.Since = time.Now()
+		}
+		if c.Changed != nil {
+			c.Changed(status)
+		}
+	}
+	policy := supervise.Policy{Rest: restTime, OnChange: func(s supervise.Status) {
+		change(func(st *Status) {
+			st.PID, st.Restarts, st.Wait = 0, s.Restarts, s.Wait
+			switch s.State {
+			case supervise.Running:
+				st.State = Starting
+			case supervise.Waiting:
+				st.State = Waiting
+			case supervise.Failed:
+				st.State = Failed
+			}
+			if s.Err != nil {
+				st.Err = errors.Unwrap(s.Err) // the name is ours
+			}
+		})
+	}}
 	return supervise.Run(ctx, "embedded broker", policy, func(ctx context.Context) error {
-		return c.run(ctx, program)
+		return c.run(ctx, program, change)
 	})
 }
 
-var errStart = errors.New("not ready in time")
-
 // run is one life of the child.
-func (c Child) run(ctx context.Context, program string) error {
+func (c Child) run(ctx context.Context, program string, change func(func(*Status))) error {
 	args := []string{"broker", "--nats", c.NATS, "--mqtt", c.MQTT, "--data", c.DataDir}
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	slow := time.AfterFunc(startTime, func() { cancel(errStart) })
+	long := cmp.Or(c.slow, slowTime)
+	slow := time.AfterFunc(long, func() { c.Log.Warn("the broker is still starting", "after", long) })
 	defer slow.Stop()
 
 	var reason atomic.Pointer[string] // the child's own, for not being ready
@@ -110,14 +164,17 @@ func (c Child) run(ctx context.Context, program string) error {
 		if r.Error != "" {
 			reason.Store(&r.Error)
 		}
-		if r.Ready != nil && slow.Stop() && c.Ready != nil {
+		if r.Ready == nil {
+			return
+		}
+		slow.Stop()
+		change(func(st *Status) { st.State, st.Err = Ready, nil })
+		if c.Ready != nil {
 			c.Ready(*r.Ready)
 		}
 	}}
-	err := process.Run(cmd, stopTime, nil)
+	err := process.Run(cmd, stopTime, func(pid int) { change(func(st *Status) { st.PID = pid }) })
 	switch {
-	case errors.Is(context.Cause(ctx), errStart):
-		return errStart
 	case ctx.Err() != nil:
 		return nil // what the child's exit code was does not matter any more
 	case reason.Load() != nil:

@@ -25,8 +25,9 @@ import (
 )
 
 const (
-	// maxPayload is as large as the largest message that the gateway carries.
-	maxPayload = 16 << 20
+	// maxPayload is as large as the largest message that the gateway carries:
+	// a body of 16 MiB, with its header, and on MQTT with its topic.
+	maxPayload = 16<<20 + 128<<10
 
 	// syncInterval is how much a loss of power may cost. A killed process
 	// loses nothing. nats-server's own default is two minutes.

@@ -23,11 +23,11 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 	"go.uber.org/goleak"
-
-	"github.com/flogate/flogate/core/supervise"
 )
 
 const bound = 20 * time.Second
+
+const slowStore = "EMBEDDED_TEST_SLOW_STORE"
 
 // TestMain is also the program that [Child] starts, and a gateway to kill.
 func TestMain(m *testing.M) {
@@ -55,6 +55,12 @@ func brokerCommand(args []string) int {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 	defer stop()
 	log := slog.New(slog.NewJSONHandler(os.Stderr, nil))
+	// A store that takes its time is recovered when this file is there.
+	for recovered := os.Getenv(slowStore); recovered != ""; time.Sleep(5 * time.Millisecond) {
+		if _, err := os.Stat(recovered); err == nil || ctx.Err() != nil {
+			break
+		}
+	}
 	if err := Serve(ctx, options("broker", args), os.Stdout, log); err != nil {
 		return 1
 	}
@@ -317,15 +323,37 @@ func TestFirstMessageUnder1s(t *testing.T) {
 	}
 }
 
-func TestMessageOf16MiBPasses(t *testing.T) {
+func TestBodyOf16MiBPassesWithWhatIsAroundIt(t *testing.T) {
 	a, _ := start(t, anyPort(t))
+	body := make([]byte, 16<<20)
+	topic := strings.Repeat("long/", 200) + "topic"
+	handler, got := collect(1)
+	c := connect(t, a.MQTT, "large", true, handler)
+	done(t, c.Subscribe(topic, 1, nil))
+	done(t, c.Publish(topic, 1, false, body))
+	if n := len(next(t, got)); n != len(body) {
+		t.Errorf("%d bytes came over MQTT", n)
+	}
+
 	conn, err := nats.Connect("nats://" + a.NATS)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer conn.Close()
-	if conn.MaxPayload() != maxPayload {
-		t.Fatalf("largest payload: %d", conn.MaxPayload())
+	sub, err := conn.SubscribeSync("large")
+	if err != nil {
+		t.Fatal(err)
+	}
+	header := nats.Header{"h": {strings.Repeat("x", 100<<10)}}
+	if err := conn.PublishMsg(&nats.Msg{Subject: "large", Header: header, Data: body}); err != nil {
+		t.Fatal(err)
+	}
+	msg, err := sub.NextMsg(bound)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := len(msg.Data); n != len(body) {
+		t.Errorf("%d bytes came over NATS", n)
 	}
 }
 
@@ -384,10 +412,30 @@ func TestChildEndsWithKilledGateway(t *testing.T) {
 	eventually(t, "the broker has ended", func() bool { return holderIsGone(o.DataDir) })
 }
 
+// syncBuffer is a bytes.Buffer for several goroutines.
+type syncBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+// Write never fails.
+func (s *syncBuffer) Write(p []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.b.Write(p)
+}
+
+func (s *syncBuffer) String() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.b.String()
+}
+
 // life is a running Child and what it reported.
 type life struct {
 	mu      sync.Mutex
-	changes []supervise.Status
+	changes []Status
+	log     syncBuffer
 	ready   chan Addresses
 	stop    func() error
 }
@@ -396,9 +444,10 @@ func startChild(t *testing.T, o Options) *life {
 	t.Helper()
 	l := &life{ready: make(chan Addresses, 100)}
 	c := Child{
-		Program: os.Args[0], NATS: o.NATS, MQTT: o.MQTT, DataDir: o.DataDir, Log: testLog(),
+		Program: os.Args[0], NATS: o.NATS, MQTT: o.MQTT, DataDir: o.DataDir, Log: slog.New(slog.NewTextHandler(&l.log, nil)),
 		Ready: func(a Addresses) { l.ready <- a },
-		OnChange: func(s supervise.Status) {
+		slow:  10 * time.Millisecond,
+		Changed: func(s Status) {
 			l.mu.Lock()
 			defer l.mu.Unlock()
 			l.changes = append(l.changes, s)
@@ -419,11 +468,11 @@ func (l *life) wait(t *testing.T) Addresses {
 	}
 }
 
-func (l *life) last() supervise.Status {
+func (l *life) last() Status {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if len(l.changes) == 0 {
-		return supervise.Status{}
+		return Status{}
 	}
 	return l.changes[len(l.changes)-1]
 }
@@ -477,7 +526,7 @@ func TestKilledBrokerComesBackWithEverythingAcknowledged(t *testing.T) {
 		t.Fatal(err)
 	}
 	a = l.wait(t) // supervised
-	if s := l.last(); s.Restarts != 1 {
+	if s := l.last(); s.Restarts != 1 || s.State != Ready || s.Err != nil {
 		t.Fatalf("status: %+v", s)
 	}
 
@@ -510,6 +559,27 @@ func TestKilledBrokerComesBackWithEverythingAcknowledged(t *testing.T) {
 	}
 }
 
+func TestChildIsReadyWhenItListensAndStartsForAsLongAsItTakes(t *testing.T) {
+	recovered := filepath.Join(t.TempDir(), "recovered")
+	t.Setenv(slowStore, recovered)
+	o := anyPort(t)
+	l := startChild(t, o)
+	eventually(t, "it is said that the start takes long", func() bool {
+		return strings.Contains(l.log.String(), "the broker is still starting")
+	})
+	starting := l.last()
+	if starting.State != Starting || starting.PID == 0 || starting.Restarts != 0 || starting.Since.IsZero() {
+		t.Errorf("while it starts: %+v", starting)
+	}
+	if err := os.WriteFile(recovered, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	l.wait(t)
+	if s := l.last(); s.State != Ready || s.PID != starting.PID || s.PID != holder(t, o.DataDir) {
+		t.Errorf("it started as %+v and is %+v", starting, s)
+	}
+}
+
 func TestChildStopsInOrder(t *testing.T) {
 	o := anyPort(t)
 	l := startChild(t, o)
@@ -534,7 +604,7 @@ func TestChildSaysWhyItCannotStart(t *testing.T) {
 	eventually(t, "the reason is reported", func() bool {
 		taken := fmt.Sprintf("the mqtt address %s is taken by process %d", l.Addr(), os.Getpid())
 		s := child.last()
-		return s.Err != nil && strings.Contains(s.Err.Error(), taken)
+		return s.Err != nil && strings.Contains(s.Err.Error(), taken) && s.State == Waiting && s.PID == 0 && s.Wait > 0
 	})
 	_ = l.Close()
 	child.wait(t) // and it starts as soon as it can
