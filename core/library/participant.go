@@ -18,6 +18,7 @@ import (
 	"log/slog"
 	"os"
 	"os/exec"
+	"strings"
 	"sync"
 	"time"
 
@@ -34,7 +35,8 @@ type Participant struct {
 	Command []string
 	// Dir is the folder in which it runs.
 	Dir string
-	// Env is added to the environment of this process: "NAME=value".
+	// Env is its environment, "NAME=value", beside what programs cannot do without. It gets nothing else of ours, where
+	// the secrets of the site are.
 	Env []string
 	Log *slog.Logger
 	// Changed hears of each change of Status. It must not block.
@@ -93,7 +95,7 @@ func (p Participant) Run(ctx context.Context) error {
 	return supervise.Run(ctx, "participant "+p.Role, policy, func(ctx context.Context) error {
 		cmd := exec.CommandContext(ctx, program, p.Command[1:]...)
 		cmd.Dir = p.Dir
-		cmd.Env = append(os.Environ(), p.Env...)
+		cmd.Env = append(inherited(os.Environ()), p.Env...)
 		out, errs := p.forward("stdout"), p.forward("stderr")
 		cmd.Stdout, cmd.Stderr = out, errs
 		err := process.Run(cmd, stopTime, func(pid int) { change(func(st *Status) { st.PID = pid }) })
@@ -107,6 +109,24 @@ func (p Participant) Run(ctx context.Context) error {
 		}
 		return err
 	})
+}
+
+// inherited returns those of our variables that a participant may have: where programs, folders and certificates are, the
+// language, and what is meant for participants.
+func inherited(environ []string) []string {
+	var env []string
+	for _, v := range environ {
+		name, _, _ := strings.Cut(v, "=")
+		switch name {
+		case "PATH", "HOME", "USER", "LANG", "TZ", "TMPDIR", "NODE_PATH", "PYTHONPATH", "VIRTUAL_ENV":
+		default:
+			if !strings.HasPrefix(name, "LC_") && !strings.HasPrefix(name, "SSL_CERT_") && !strings.HasPrefix(name, "MSGFLO_") {
+				continue
+			}
+		}
+		env = append(env, v)
+	}
+	return env
 }
 
 // forward writes what a participant prints to the log, with its role. What it prints is not trusted: it is one attribute,

@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -132,6 +133,31 @@ func TestParticipantHasItsFolderAndItsEnvironment(t *testing.T) {
 	})
 	if got := awaitText(t, filepath.Join(dir, "said")); got != "hello here" {
 		t.Errorf("it said %q", got)
+	}
+}
+
+func TestParticipantGetsNoSecretsOfTheGateway(t *testing.T) {
+	t.Setenv("HALL_PASSWORD", "swordfish")
+	t.Setenv("LC_NUMERIC", "C")
+	t.Setenv("MSGFLO_BROKER", "mqtt://elsewhere")
+	t.Setenv("SSL_CERT_FILE", "/certs")
+	dir := t.TempDir()
+	play(t, library.Participant{
+		Command: []string{"sh", "-c", "env >said.new; mv said.new said; exec sleep 1000"}, Dir: dir,
+		Env: []string{"TOKEN=its own", "MSGFLO_BROKER=mqtt://here"},
+	})
+	said := strings.Split(awaitText(t, filepath.Join(dir, "said")), "\n")
+	for _, want := range []string{
+		"PATH=" + os.Getenv("PATH"), "LC_NUMERIC=C", "SSL_CERT_FILE=/certs", "MSGFLO_BROKER=mqtt://here", "TOKEN=its own",
+	} {
+		if !slices.Contains(said, want) {
+			t.Errorf("it has no %s", want)
+		}
+	}
+	for _, v := range said {
+		if strings.Contains(v, "swordfish") {
+			t.Errorf("it has %s", v)
+		}
 	}
 }
 
