@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/signal"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -25,17 +24,15 @@ const settleTime = 200 * time.Millisecond
 
 // watch loads the site again when somebody says so or changes a file, until ctx ends. working is the life of what it starts.
 func (r *runner) watch(ctx, working context.Context) {
-	hup := make(chan os.Signal, 1)
-	signal.Notify(hup, syscall.SIGHUP)
-	defer signal.Stop(hup)
+	var events <-chan fsnotify.Event
+	var failures <-chan error
 	watcher, err := fsnotify.NewWatcher()
 	if err != nil {
 		// SIGHUP still works, and carrying messages does not need it.
 		r.log.Warn("changes of the site file are not noticed by themselves", "error", err)
-		watcher = &fsnotify.Watcher{} // whose channels never say anything
-		r.files = nil
 	} else {
 		defer func() { _ = watcher.Close() }()
+		events, failures = watcher.Events, watcher.Errors
 	}
 	watched := r.follow(watcher, nil)
 	settled := time.NewTimer(time.Hour)
@@ -44,13 +41,13 @@ func (r *runner) watch(ctx, working context.Context) {
 		select {
 		case <-ctx.Done():
 			return
-		case <-hup:
-		case e := <-watcher.Events:
+		case <-r.hup:
+		case e := <-events:
 			if slices.Contains(r.files, e.Name) && !e.Has(fsnotify.Chmod) {
 				settled.Reset(settleTime)
 			}
 			continue
-		case err := <-watcher.Errors:
+		case err := <-failures:
 			r.log.Warn("changes of the site file may not be noticed", "error", err)
 			continue
 		case <-settled.C:
@@ -62,6 +59,9 @@ func (r *runner) watch(ctx, working context.Context) {
 
 // follow watches the folders of the site's files: a file that an editor replaces is another file of the same name.
 func (r *runner) follow(watcher *fsnotify.Watcher, watched []string) []string {
+	if watcher == nil {
+		return nil
+	}
 	for _, f := range r.files {
 		dir := filepath.Dir(f)
 		if slices.Contains(watched, dir) {
@@ -108,6 +108,9 @@ func (r *runner) again(ctx, working context.Context) {
 func fixed(old, site *config.Site) error {
 	if old.DataDir != site.DataDir {
 		return errors.New("data_dir cannot be changed while the gateway runs: restart it")
+	}
+	if old.Drain != site.Drain {
+		return errors.New("drain cannot be changed while the gateway runs: restart it")
 	}
 	if old.Name != site.Name {
 		return errors.New("the site's name cannot be changed while the gateway runs, because brokers keep state under it: restart it")

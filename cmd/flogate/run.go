@@ -66,6 +66,7 @@ type runner struct {
 	host    *plugin.Host
 	net     *network.Network
 	tasks   *tasks
+	hup     <-chan os.Signal
 
 	mu           sync.Mutex
 	site         *config.Site
@@ -93,6 +94,12 @@ func (a *app) runSite(ctx context.Context, path string) error {
 	// A second signal shall find nobody who listens to it, and end the process.
 	context.AfterFunc(ctx, func() { signal.Reset(os.Interrupt, syscall.SIGTERM) })
 
+	// From the first moment on, or a signal that comes early would be the end. They are never given back: a SIGHUP during the
+	// drain means nothing any more. A reader of our output that goes away (SIGPIPE) is no reason to stop carrying.
+	hup := make(chan os.Signal, 1)
+	signal.Notify(hup, syscall.SIGHUP)
+	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
+
 	site, diags, err := loadSite(ctx, path, log)
 	if err != nil {
 		return &exitError{exitConfig, errors.Join(diags.Write(a.stderr, isTerminal(a.stderr)), err)}
@@ -114,6 +121,7 @@ func (a *app) runSite(ctx context.Context, path string) error {
 		own:          make(map[string]admin.Plugin),
 		participants: make(map[string]admin.Participant),
 		files:        diags.Files,
+		hup:          hup,
 	}
 	useHalf()
 	room := make([]byte, pluginmain.HeapRoom)
@@ -171,14 +179,49 @@ func (r *runner) apply(ctx context.Context, site *config.Site) error {
 		return err
 	}
 	r.mu.Lock()
-	unused := r.processes
+	unused, first := r.processes, r.site == nil
 	r.processes, r.site = processes, site
 	r.mu.Unlock()
+	if first {
+		// A broker of our own is waited for a moment, or the first thing that a person reads is that it is not there.
+		r.tasks.apply(ctx, r.wanted(site))
+		r.awaitEmbedded(ctx, len(site.Embedded))
+	}
 	r.net.Apply(network.Wanted{Brokers: brokers, Plan: makePlan(site)})
 	r.tasks.apply(ctx, r.wanted(site))
 	// Released after the network knows better: a process that goes on being used must not end in between.
 	release(unused)
 	return nil
+}
+
+// embeddedTime bounds how long a start waits for brokers of our own: they need a tenth of it where nothing is wrong.
+const embeddedTime = 2 * time.Second
+
+// awaitEmbedded blocks until so many brokers of our own are ready, or one is not and says why, or time is up.
+func (r *runner) awaitEmbedded(ctx context.Context, n int) {
+	ctx, cancel := context.WithTimeout(ctx, embeddedTime)
+	defer cancel()
+	look := time.NewTicker(5 * time.Millisecond)
+	defer look.Stop()
+	for {
+		ready, failed := 0, false
+		r.mu.Lock()
+		for _, p := range r.own {
+			if p.Up {
+				ready++
+			}
+			failed = failed || p.Reason != ""
+		}
+		r.mu.Unlock()
+		if ready >= n || failed {
+			return
+		}
+		select {
+		case <-look.C:
+		case <-ctx.Done():
+			return
+		}
+	}
 }
 
 func release(processes map[string]*plugin.Process) {
@@ -341,6 +384,13 @@ func (r *runner) listen(address string) error {
 	}
 	l, err := (&net.ListenConfig{}).Listen(context.Background(), "tcp", address)
 	if errors.Is(err, syscall.EADDRINUSE) {
+		if r.listening != nil {
+			_, old, _ := net.SplitHostPort(r.listening.address)
+			if _, port, _ := net.SplitHostPort(address); port == old {
+				return fmt.Errorf("listen.admin: the gateway itself listens at %s: restart it to change the address and keep the port",
+					r.listening.address)
+			}
+		}
 		return fmt.Errorf("listen.admin: %s is taken by another program: end it, or choose another address", address)
 	}
 	if err != nil {
@@ -453,7 +503,7 @@ func (r *runner) show(ctx context.Context) {
 			shown[e.ID] = line{string(e.State), e.Reason, e.Messages, now}
 			text := fmt.Sprintf("%-40s  %-8s  %8.1f/s  %10d messages", e.ID, e.State, e.Rate, e.Messages)
 			if e.Reason != "" {
-				text += "  " + e.Reason
+				text += "  " + clean(e.Reason)
 			}
 			fmt.Fprintln(r.app.stdout, strings.TrimRight(text, " "))
 		}

@@ -62,7 +62,11 @@ func (a *app) connect(ctx context.Context, w *where) (transport.Conn, error) {
 	default:
 		err = fmt.Errorf("%w: does the broker run, and is that its address?", err)
 	}
-	return nil, &exitError{exitUnreachable, fmt.Errorf("%s: %w", redactURL(w.broker), err)}
+	code := exitUnreachable
+	if transport.IsPermanent(err) {
+		code = exitFailed // it was reached, and wants nothing to do with us
+	}
+	return nil, &exitError{code, fmt.Errorf("%s: %w", redactURL(w.broker), err)}
 }
 
 // redactURL returns a URL without its password, or the text as it is if it is a name.

@@ -10,8 +10,10 @@ import (
 	"net/http"
 	"net/url"
 	"strconv"
+	"strings"
 	"text/tabwriter"
 	"time"
+	"unicode"
 
 	"github.com/spf13/cobra"
 
@@ -96,7 +98,7 @@ func printStatus(w io.Writer, s admin.Status, now time.Time) error {
 	}
 	for _, e := range s.Edges {
 		fmt.Fprintf(t, "%s\t%s\t%s\t%.1f/s\t%d\t%d\t%d\t%s\t%s\n",
-			e.ID, e.State, age(e.Since), e.Rate, e.Messages, e.InFlight, e.DeadLetters, e.Guarantee, e.Reason)
+			e.ID, e.State, age(e.Since), e.Rate, e.Messages, e.InFlight, e.DeadLetters, e.Guarantee, clean(e.Reason))
 	}
 	for _, e := range s.Edges {
 		if e.Warning != "" {
@@ -107,19 +109,19 @@ func printStatus(w io.Writer, s admin.Status, now time.Time) error {
 		fmt.Fprint(t, "\nBROKER\tSTATE\tFOR\tCONNECTS\tPRODUCT\tREASON\n")
 	}
 	for _, b := range s.Brokers {
-		fmt.Fprintf(t, "%s\t%s\t%s\t%d\t%s\t%s\n", b.ID, b.State, age(b.Since), b.Connects, b.Product, b.Reason)
+		fmt.Fprintf(t, "%s\t%s\t%s\t%d\t%s\t%s\n", b.ID, b.State, age(b.Since), b.Connects, clean(b.Product), clean(b.Reason))
 	}
 	if len(s.Plugins) > 0 {
 		fmt.Fprint(t, "\nPLUGIN\tSTATE\tFOR\tPID\tRESTARTS\tREASON\n")
 	}
 	for _, p := range s.Plugins {
-		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%d\t%s\n", p.Name, p.State, age(p.Since), pid(p.PID), p.Restarts, p.Reason)
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%d\t%s\n", p.Name, p.State, age(p.Since), pid(p.PID), p.Restarts, clean(p.Reason))
 	}
 	if len(s.Participants) > 0 {
 		fmt.Fprint(t, "\nPARTICIPANT\tSTATE\tFOR\tPID\tRESTARTS\tREASON\n")
 	}
 	for _, p := range s.Participants {
-		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%d\t%s\n", p.Role, p.State, age(p.Since), pid(p.PID), p.Restarts, p.Reason)
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%d\t%s\n", p.Role, p.State, age(p.Since), pid(p.PID), p.Restarts, clean(p.Reason))
 	}
 	if err := t.Flush(); err != nil {
 		return err
@@ -141,4 +143,14 @@ func pid(id int) string {
 		return ""
 	}
 	return strconv.Itoa(id)
+}
+
+// clean makes a text safe for a terminal: reasons come from brokers and plugins, who might send anything.
+func clean(s string) string {
+	return strings.Map(func(r rune) rune {
+		if unicode.IsPrint(r) {
+			return r
+		}
+		return ' '
+	}, s)
 }
