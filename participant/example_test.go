@@ -37,9 +37,9 @@ func Example() {
 		Role: "lamp", Component: "demo/Lamp",
 		Inports: []participant.Port{{ID: "on", Type: "boolean", Address: "motor.RUNNING"}},
 	}, cfg)
+	lit := make(chan bool, 10)
 	lamp.Handle("on", participant.JSON(func(_ context.Context, on bool) error {
-		fmt.Println("lamp:", on)
-		stop()
+		lit <- on
 		return nil
 	}))
 
@@ -60,6 +60,8 @@ func Example() {
 	if err := button.SendJSON(ctx, "pressed", true); err != nil {
 		fmt.Println(err)
 	}
+	fmt.Println("lamp:", <-lit)
+	stop()
 	running.Wait()
 	// Output:
 	// motor: true
