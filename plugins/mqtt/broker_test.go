@@ -570,3 +570,49 @@ func TestNATSDeliversAgainAfterAckWait(t *testing.T) {
 		}
 	}
 }
+
+func TestForgottenSessionIsTold(t *testing.T) {
+	m := startMosquitto(t, brokers.Volatile())
+	var text bytes.Buffer
+	d := New(slog.New(slog.NewTextHandler(&text, nil)))
+	life := func(name string) (transport.Conn, transport.Subscription) {
+		t.Helper()
+		c, err := d.Connect(t.Context(), transport.ConnectRequest{Name: "site", Config: configure("url", m.URL())})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return c, subscribe(t, c, name, "a", "")
+	}
+	const warning = "forgotten the session"
+	told := func(when string, want int) {
+		t.Helper()
+		if got := strings.Count(text.String(), warning); got != want {
+			t.Errorf("%s: told %d times; want %d:\n%s", when, got, want, &text)
+		}
+	}
+	closeAll := func(c transport.Conn) {
+		t.Helper()
+		if err := c.Close(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	c, _ := life("s")
+	closeAll(c)
+	told("the first time", 0)
+	c, _ = life("s")
+	closeAll(c)
+	told("when the session is there", 0)
+	m.Restart() // it has no memory
+	c, _ = life("s")
+	closeAll(c)
+	told("when it is gone", 1)
+	c, s := life("s")
+	told("when it is there again", 1)
+	if err := s.Remove(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	closeAll(c)
+	c, _ = life("s")
+	closeAll(c)
+	told("when it was removed", 1)
+}

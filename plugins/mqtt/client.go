@@ -52,6 +52,8 @@ type client struct {
 	quit  chan struct{} // closed by stop
 	work  chan struct{} // has an element when there are acknowledgements
 	ended chan struct{} // closed when no goroutine of the library is left
+	// resumed: the broker had a session of this id. Set by open.
+	resumed bool
 
 	mu   sync.Mutex
 	acks []byte      // packets to be written
@@ -108,6 +110,7 @@ func open(ctx context.Context, s settings, as session, handle func(*client, paho
 	if err := tok.Error(); err != nil {
 		return nil, c.refusal(err)
 	}
+	c.resumed = tok.(*paho.ConnectToken).SessionPresent()
 	return c, nil
 }
 

@@ -23,10 +23,10 @@ const (
 	minKeepAlive     = 100 * time.Millisecond
 	maxKeepAlive     = time.Hour
 
-	// defaultMaxMessage is the size that every part of the gateway passes.
-	defaultMaxMessage = 16 << 20
-	// protocolMaxMessage leaves room for the longest topic in the largest packet that MQTT can express.
-	protocolMaxMessage = 1<<28 - 1 - 2 - maxString - 2
+	// defaultMaxMessage lets the largest body that every part of the gateway passes go to any topic.
+	defaultMaxMessage = 17 << 20
+	// protocolMaxMessage is the largest packet that MQTT can express.
+	protocolMaxMessage = 1<<28 - 1
 
 	// maxString is the longest string of the protocol, in bytes.
 	maxString = 65535
@@ -52,8 +52,9 @@ func configSchema() transport.Schema {
 			},
 			{
 				Name: "max_message", Type: transport.Number, Default: strconv.Itoa(defaultMaxMessage),
-				Doc: "The largest body in bytes. A broker answers a message that it finds too large by closing the " +
-					"connection, so set this to the broker's own limit where that is lower (nats-server: 1048576).",
+				Doc: "The largest message in bytes: body, topic, and 64 for headers. A broker answers a message that it finds " +
+					"too large by closing the connection, so set this to the broker's own limit where that is lower " +
+					"(nats-server: 1048576).",
 			},
 		},
 		Blocks: []transport.Block{{

@@ -12,10 +12,13 @@ import (
 
 // conn is one life of the publishing client, and whatever has been opened beside it.
 type conn struct {
+	driver   *driver
 	log      *slog.Logger
 	settings settings
 	name     string
 	client   *client
+	suspect  *suspicion
+	flights  *flights
 	exact    chan struct{} // has an element for each message on the way with QoS 2
 
 	mu    sync.Mutex
@@ -35,8 +38,9 @@ func (d *driver) Connect(ctx context.Context, req transport.ConnectRequest) (tra
 	if err != nil {
 		return nil, err
 	}
+	suspect := d.suspicion(req.Name)
 	c := &conn{
-		log: d.log, settings: s, name: req.Name, client: cl,
+		driver: d, log: d.log, suspect: suspect, flights: newFlights(suspect.careful()), settings: s, name: req.Name, client: cl,
 		parts: make(map[*client]struct{}), exact: make(chan struct{}, exactWindow), ended: make(chan struct{}), gone: make(chan struct{}),
 	}
 	go c.run()
@@ -55,6 +59,12 @@ func (c *conn) run() {
 	c.mu.Unlock()
 	close(c.ended)
 	c.wg.Wait()
+	// Now what was confirmed has been counted.
+	n, only, lived := c.flights.last()
+	if alone := c.suspect.lost(isHangUp(why), lived, n, only); alone == strikes {
+		c.log.Warn("the broker closes the connection over the same message again and again; if it is too large for the broker, "+
+			"set max_message to the broker's limit", "broker", c.name, "topic", only.topic, "bytes", len(only.body))
+	}
 }
 
 // start runs f as a part of the connection, unless that has ended.
@@ -98,7 +108,7 @@ func (c *conn) failed() error {
 
 func (c *conn) Info() transport.ConnInfo {
 	return transport.ConnInfo{
-		MaxBody:  int64(c.settings.maxMessage),
+		MaxBody:  int64(max(1, c.settings.maxMessage-messageHeaders-1)),
 		Features: []string{"MQTT 3.1.1", "QoS 2", "retained messages", "persistent sessions"},
 		Warnings: []string{
 			"An MQTT 3.1.1 broker does not say how much it keeps for a session: mosquitto drops messages beyond " +

@@ -4,16 +4,69 @@ import (
 	"context"
 	"log/slog"
 	"runtime/debug"
+	"sync"
 
 	"github.com/flogate/flogate/core/transport"
 )
 
-// driver has nothing but the log: everything else belongs to a connection.
-type driver struct{ log *slog.Logger }
+// driver remembers of earlier connections only what no single one can know.
+type driver struct {
+	log *slog.Logger
+
+	mu         sync.Mutex
+	suspicions map[string]*suspicion // by the name of the broker
+	sessions   map[string]struct{}   // client ids under which this process has subscribed, and which the broker has to know
+}
+
+// maxRemembered bounds both: a driver that serves for years sees many names.
+const maxRemembered = 4096
 
 // New returns the driver for MQTT 3.1.1. It logs what an operator should know and is nobody's error: messages of an earlier
-// address that a session still brings, a quality of service that is lower than asked for.
-func New(log *slog.Logger) transport.Driver { return &driver{log: log} }
+// address that a session still brings, a quality of service that is lower than asked for, a session that the broker has
+// forgotten.
+func New(log *slog.Logger) transport.Driver {
+	return &driver{log: log, suspicions: make(map[string]*suspicion), sessions: make(map[string]struct{})}
+}
+
+// suspicion returns what is remembered of a broker.
+func (d *driver) suspicion(name string) *suspicion {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	s := d.suspicions[name]
+	if s == nil {
+		if len(d.suspicions) >= maxRemembered {
+			clear(d.suspicions)
+		}
+		s = &suspicion{}
+		d.suspicions[name] = s
+	}
+	return s
+}
+
+// subscribed remembers that the broker has a session of this id.
+func (d *driver) subscribed(id string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if len(d.sessions) >= maxRemembered {
+		clear(d.sessions)
+	}
+	d.sessions[id] = struct{}{}
+}
+
+// removed remembers that it has none.
+func (d *driver) removed(id string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	delete(d.sessions, id)
+}
+
+// knows reports whether the broker should have a session of this id.
+func (d *driver) knows(id string) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	_, known := d.sessions[id]
+	return known
+}
 
 func (d *driver) Describe(context.Context) (transport.Description, error) {
 	return transport.Description{

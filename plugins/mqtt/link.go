@@ -43,6 +43,9 @@ const (
 // errGone ends a connection that we have ended.
 var errGone = errors.New("disconnected")
 
+// errHungUp is the end of a connection that the broker has ended.
+var errHungUp = errors.New("the broker has closed the connection")
+
 // errBroker is what a broker does that MQTT 3.1.1 does not allow.
 var errBroker = errors.New("the broker broke the protocol")
 
@@ -97,7 +100,7 @@ func (r impatient) Read(p []byte) (int, error) {
 	case errors.Is(err, os.ErrDeadlineExceeded) && r.l.greeted:
 		err = fmt.Errorf("the broker has been silent for %s", r.l.silence)
 	case errors.Is(err, io.EOF):
-		err = errors.New("the broker has closed the connection")
+		err = errHungUp
 	}
 	return n, err
 }

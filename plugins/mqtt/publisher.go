@@ -28,12 +28,18 @@ type publisher struct {
 	quit   chan struct{}
 	once   sync.Once
 	ended  chan struct{}
+
+	// The connection's flights look after these.
+	flying int  // messages on their way
+	left   bool // it is closed
 }
 
 // sent is a message that the library has taken.
 type sent struct {
 	number uint64
 	token  paho.Token
+	topic  string
+	body   []byte
 }
 
 // Publish opens a publisher on the connection's own client. It does not block: a broker says nothing about a topic.
@@ -75,7 +81,7 @@ func (p *publisher) Publish(ctx context.Context, msgs []transport.Message) error
 			p.outbox.Fail(err)
 			return transport.Closed(err)
 		}
-		p.sent <- sent{number: n, token: tok}
+		p.sent <- sent{number: n, token: tok, topic: topic, body: m.Body}
 	}
 	return nil
 }
@@ -87,17 +93,31 @@ func (p *publisher) refuse(topic string, m *transport.Message) error {
 			return fmt.Errorf("publish to %q: %w", topic, err)
 		}
 	}
-	if most := p.conn.settings.maxMessage; len(m.Body) > most {
-		return fmt.Errorf("publish to %q: the message has %d bytes, more than max_message (%d)", topic, len(m.Body), most)
+	if size, most := messageSize(topic, m.Body), p.conn.settings.maxMessage; size > most {
+		return fmt.Errorf("publish to %q: the message has %d bytes with topic and headers, more than max_message (%d)", topic, size, most)
+	}
+	if p.qos > 0 && p.conn.suspect.guilty(topic, m.Body) {
+		return fmt.Errorf("publish to %q: the broker closes the connection over this message of %d bytes; it did %d times in a row, "+
+			"when no other was on its way", topic, len(m.Body), strikes)
 	}
 	return nil
 }
+
+// messageHeaders is the most that is counted as size besides body and topic: up to 9 bytes in MQTT, and what nats-server
+// adds before it compares, which is 25 with QoS 1 and 42 with QoS 2.
+const messageHeaders = 64
+
+// messageSize is what a broker compares with its limit, or a little more.
+func messageSize(topic string, body []byte) int { return len(topic) + len(body) + messageHeaders }
 
 // send sends a message as soon as there is room for it.
 func (p *publisher) send(ctx context.Context, topic string, m *transport.Message) (paho.Token, error) {
 	retain := m.Retain
 	if p.retain != nil {
 		retain = *p.retain
+	}
+	if err := p.conn.flights.begin(ctx, p, topic, m.Body); err != nil {
+		return nil, err
 	}
 	if p.qos == 2 {
 		select {
@@ -166,7 +186,7 @@ func (p *publisher) confirm() {
 				return
 			}
 		case <-p.quit:
-			p.outbox.Fail(transport.ErrClosed)
+			p.leave()
 			return
 		}
 		// Confirms come in bursts, and a report of many costs as much as a report of one. Numbers between two of the run
@@ -179,6 +199,10 @@ func (p *publisher) confirm() {
 				}
 			}
 			last = m.number
+			if p.qos > 0 {
+				p.conn.flights.end(p, 1)
+				p.conn.suspect.confirmed(m.topic, m.body)
+			}
 			select {
 			case m = <-p.sent:
 				continue
@@ -205,7 +229,7 @@ func (p *publisher) await(tok paho.Token) bool {
 	select {
 	case <-tok.Done():
 	case <-p.quit:
-		p.outbox.Fail(transport.ErrClosed)
+		p.leave()
 		return false
 	case <-p.conn.ended:
 		// The library completes its tokens before that, except those that it took while it was ending.
@@ -222,6 +246,16 @@ func (p *publisher) await(tok paho.Token) bool {
 		return false
 	}
 	return true
+}
+
+// leave ends the publisher because it is closed. What is on its way at the end of the connection stays counted.
+func (p *publisher) leave() {
+	p.outbox.Fail(transport.ErrClosed)
+	select {
+	case <-p.conn.ended:
+	default:
+		p.conn.flights.leave(p)
+	}
 }
 
 func (p *publisher) Confirms(ctx context.Context) ([]transport.Confirm, error) {

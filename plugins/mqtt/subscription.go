@@ -86,12 +86,29 @@ func (c *conn) Subscribe(ctx context.Context, src transport.Source) (transport.S
 	if err != nil {
 		return nil, err
 	}
+	s.resumed()
 	if err := s.subscribe(ctx, opts.qos); err != nil {
 		cl.stop(err)
 		_ = wait(ctx, s.ended) // the first error is the one to tell
 		return nil, fmt.Errorf("subscribe to %q: %w", src.Address, err)
 	}
+	if !s.session.clean {
+		c.driver.subscribed(s.session.id)
+	}
 	return s, nil
+}
+
+// resumed tells when the broker has no session where this process left one. What came meanwhile nobody has kept, and
+// nothing else shows it.
+func (s *subscription) resumed() {
+	switch id := s.session.id; {
+	case s.session.clean || s.client.resumed:
+	case s.conn.driver.knows(id):
+		s.conn.driver.removed(id) // told once
+		s.log.Warn("the broker has forgotten the session: messages that came while disconnected are lost", "client_id", id)
+	default:
+		s.log.Debug("new session", "client_id", id)
+	}
 }
 
 // subscribe sends the SUBSCRIBE and waits for its answer. A session that was there has the subscription already, but that
@@ -271,6 +288,7 @@ func (s *subscription) Remove(ctx context.Context) error {
 	if err := s.conn.failed(); err != nil {
 		return err
 	}
+	s.conn.driver.removed(s.session.id)
 	return s.conn.forget(ctx, s.session.id)
 }
 
