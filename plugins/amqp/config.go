@@ -10,7 +10,6 @@ import (
 	"io"
 	"net"
 	"net/url"
-	"os"
 	"slices"
 	"strings"
 	"time"
@@ -45,9 +44,9 @@ func configSchema() transport.Schema {
 			Name: "tls",
 			Doc:  "TLS settings, for amqps:// only.",
 			Schema: transport.Schema{Attributes: []transport.Attribute{
-				{Name: "ca", Type: transport.String, Doc: "Certificates to trust instead of the system's: PEM text, or the path of a PEM file."},
-				{Name: "cert", Type: transport.String, Doc: "Client certificate: PEM text, or the path of a PEM file."},
-				{Name: "key", Type: transport.String, Secret: true, Doc: "Key of the client certificate: PEM text, or the path of a PEM file."},
+				{Name: "ca", Type: transport.String, Doc: "Certificates to trust instead of the system's: PEM text, as from file(\"ca.pem\")."},
+				{Name: "cert", Type: transport.String, Doc: "Client certificate: PEM text, as from file(\"client.pem\")."},
+				{Name: "key", Type: transport.String, Secret: true, Doc: "Key of the client certificate: PEM text, as from file(\"client-key.pem\")."},
 				{Name: "server_name", Type: transport.String, Doc: "Name that the broker's certificate has to have, where it is not the URL's host."},
 				{Name: "insecure_skip_verify", Type: transport.Bool, Default: "false", Doc: "Accept any certificate. For experiments only."},
 			}},
@@ -185,6 +184,7 @@ func parseConfig(raw json.RawMessage) (settings, problems) {
 		if c.TLS != nil {
 			*s.tls = *c.TLS
 		}
+		s.tls.check(&ps)
 		if (s.tls.Cert == "") != (s.tls.Key == "") {
 			ps.add("cert and key have to be given together", "tls")
 		}
@@ -237,7 +237,17 @@ func (s *settings) parseURL(raw string, ps *problems) (secure bool) {
 	return secure
 }
 
-// config reads the files. Its errors are Permanent: the site has to change.
+// check refuses paths. Which files may be read is the site's affair: file() there keeps to the site's folder, and a plugin
+// that opened files by itself would read past that.
+func (t *tlsSettings) check(ps *problems) {
+	for _, e := range []struct{ name, value string }{{"ca", t.CA}, {"cert", t.Cert}, {"key", t.Key}} {
+		if e.value != "" && !strings.Contains(e.value, "-----BEGIN ") {
+			ps.add(fmt.Sprintf(`is not PEM text: to have a file read, write %s = file("…")`, e.name), "tls", e.name)
+		}
+	}
+}
+
+// config returns Permanent errors: the site has to change.
 func (t *tlsSettings) config(host string) (*tls.Config, error) {
 	c := &tls.Config{
 		MinVersion:         tls.VersionTLS12,
@@ -248,38 +258,19 @@ func (t *tlsSettings) config(host string) (*tls.Config, error) {
 		c.ServerName = t.ServerName
 	}
 	if t.CA != "" {
-		text, err := pemText(t.CA)
-		if err != nil {
-			return nil, transport.Permanentf("tls.ca: %w", err)
-		}
 		c.RootCAs = x509.NewCertPool()
-		if !c.RootCAs.AppendCertsFromPEM(text) {
+		if !c.RootCAs.AppendCertsFromPEM([]byte(t.CA)) {
 			return nil, transport.Permanentf("tls.ca: no certificate in it")
 		}
 	}
 	if t.Cert != "" {
-		cert, err := pemText(t.Cert)
-		if err != nil {
-			return nil, transport.Permanentf("tls.cert: %w", err)
-		}
-		key, err := pemText(t.Key)
-		if err != nil {
-			return nil, transport.Permanentf("tls.key: %w", err)
-		}
-		pair, err := tls.X509KeyPair(cert, key)
+		pair, err := tls.X509KeyPair([]byte(t.Cert), []byte(t.Key))
 		if err != nil {
 			return nil, transport.Permanentf("tls: %w", err)
 		}
 		c.Certificates = []tls.Certificate{pair}
 	}
 	return c, nil
-}
-
-func pemText(textOrPath string) ([]byte, error) {
-	if strings.Contains(textOrPath, "-----BEGIN ") {
-		return []byte(textOrPath), nil
-	}
-	return os.ReadFile(textOrPath)
 }
 
 // oneOf is for the options of endpoints.

@@ -2,6 +2,7 @@ package amqp
 
 import (
 	"encoding/json"
+	"fmt"
 	"log/slog"
 	"slices"
 	"strings"
@@ -11,6 +12,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/flogate/flogate/core/transport"
+	"github.com/flogate/flogate/test/brokers"
 )
 
 func TestConfigIsRead(t *testing.T) {
@@ -43,6 +45,7 @@ func TestProblemsSayWhere(t *testing.T) {
 		{transport.InConfig, `{"url":"http://x","auth":"kerberos","heartbeat":"1500ms","frame_size":1,"max_message_size":0}`, []string{"url", "auth", "heartbeat", "frame_size", "max_message_size"}},
 		{transport.InConfig, `{"url":"amqp://x?heartbeat=5","tls":{}}`, []string{"url", "tls"}},
 		{transport.InConfig, `{"url":"amqps://x","auth":"external"}`, []string{"auth"}},
+		{transport.InConfig, `{"url":"amqps://x","tls":{"ca":"ca.pem","cert":"/etc/cert.pem","key":"key.pem"}}`, []string{"tls.ca", "tls.cert", "tls.key"}},
 		{transport.InSource, `{"kind":"topic","routing_key":"a","prefetch":0,"expires":"soon","delivery_limit":3}`, []string{"kind", "prefetch", "delivery_limit", "expires"}},
 		{transport.InSource, `{"kind":"queue","routing_key":"a","queue":"b"}`, []string{"routing_key", "queue"}},
 		{transport.InSink, `{"routing_key":"a","window":0,"max_length":0,"queue_type":"stream","overflow":"x","exchange_type":"y"}`, []string{"routing_key", "window", "queue_type", "overflow", "exchange_type", "max_length"}},
@@ -73,6 +76,27 @@ func TestProblemsSayWhere(t *testing.T) {
 		if !slices.Equal(got, test.want) {
 			t.Errorf("%s: problems at %q, want %q", test.given, got, test.want)
 		}
+	}
+}
+
+// TestPathInPlaceOfPEMIsNeverOpened gives the path of a good file: the driver reads no files, and says who does.
+func TestPathInPlaceOfPEMIsNeverOpened(t *testing.T) {
+	authority := brokers.NewAuthority(t)
+	cert, key := authority.Client("flogate")
+	config := fmt.Appendf(nil, `{"url":"amqps://127.0.0.1:1","tls":{"ca":%q,"cert":%q,"key":%q}}`, authority.CAFile(), cert, key)
+	d := New(slog.New(slog.DiscardHandler))
+	res, err := d.Validate(t.Context(), transport.ValidateRequest{Config: config})
+	must(t, err)
+	if len(res.Problems) != 3 {
+		t.Fatalf("problems are %+v, want one for each path", res.Problems)
+	}
+	for _, p := range res.Problems {
+		if name := p.Path[len(p.Path)-1]; !strings.Contains(p.Message, name+` = file("`) || strings.Contains(p.Message, ".pem") {
+			t.Errorf("%s: %q; want the advice, and not the value, which may be a secret", name, p.Message)
+		}
+	}
+	if _, err := d.Connect(t.Context(), transport.ConnectRequest{Config: config}); !transport.IsPermanent(err) || !strings.Contains(err.Error(), "tls.key") {
+		t.Errorf("connect: %v; want the same, before anything is dialled", err)
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -262,6 +263,96 @@ func TestFullQueueIsTriedAgain(t *testing.T) {
 	}
 }
 
+// TestNothingIsConfirmedPastAFullQueue has a queue that is full between messages that the broker takes: the first that it
+// does not take ends the publisher, and those behind are sent again, taken or not.
+func TestNothingIsConfirmedPastAFullQueue(t *testing.T) {
+	url := brokers.RabbitMQ(t).URL()
+	c, ch := connect(t, url), peer(t, url)
+	_, err := ch.QueueDeclare("full", true, false, false, false, amqp091.Table{"x-max-length": 1, "x-overflow": "reject-publish"})
+	must(t, err)
+	_, err = ch.QueueDeclare("roomy", true, false, false, false, nil)
+	must(t, err)
+	must(t, ch.Confirm(false))
+	// A classic queue takes messages until it has noticed that it is full.
+	for taken := true; taken; {
+		d, err := ch.PublishWithDeferredConfirm("", "full", false, false, amqp091.Publishing{})
+		must(t, err)
+		taken, err = d.WaitContext(deadline(t, patience))
+		must(t, err)
+	}
+	p := publish(t, c, "", "")
+	ctx := deadline(t, patience)
+	var msgs []transport.Message
+	for _, address := range []string{"roomy", "roomy", "full", "roomy", "roomy"} {
+		msgs = append(msgs, transport.Message{Address: address})
+	}
+	must(t, p.Publish(ctx, msgs))
+	confirmed := uint64(0)
+	for {
+		cs, err := p.Confirms(ctx)
+		if err != nil {
+			if !errors.Is(err, transport.ErrClosed) || transport.IsPermanent(err) {
+				t.Errorf("the publisher ended with %v; want an error that passes", err)
+			}
+			break
+		}
+		for _, c := range cs {
+			if c.Refused != nil {
+				t.Errorf("%d is refused for good: %v", c.First, c.Refused)
+			}
+			confirmed = c.Last
+		}
+	}
+	if confirmed != 2 {
+		t.Errorf("confirmed up to %d, want 2: the third was not taken", confirmed)
+	}
+}
+
+// TestDeletedQueueIsMadeAgain deletes the queue under a publisher. That is no word on the messages: the next publisher makes
+// the queue, and what was not confirmed is sent again.
+func TestDeletedQueueIsMadeAgain(t *testing.T) {
+	url := brokers.RabbitMQ(t).URL()
+	c, ch := connect(t, url), peer(t, url)
+	p := publish(t, c, "archive", "")
+	send(t, p, text(1))
+	_, err := ch.QueueDelete("archive", false, false, false)
+	must(t, err)
+	ctx := deadline(t, patience)
+	must(t, p.Publish(ctx, []transport.Message{text(2), text(3)}))
+	if cs, err := p.Confirms(ctx); !errors.Is(err, transport.ErrClosed) || transport.IsPermanent(err) || !strings.Contains(err.Error(), `"archive"`) {
+		t.Fatalf("confirms are %v, %v; want none, and an error that passes and names the queue", cs, err)
+	}
+	must(t, p.Close(ctx))
+
+	_, err = c.Publish(ctx, transport.Sink{Address: "archive", Options: json.RawMessage(`{"declare":false}`)})
+	if !transport.IsPermanent(err) || !strings.Contains(err.Error(), `"archive"`) {
+		t.Errorf("publish to a queue that may not be made: %v; want a Permanent error that names it", err)
+	}
+
+	if refused := send(t, publish(t, c, "archive", ""), text(2), text(3)); len(refused) > 0 {
+		t.Errorf("refused: %v", refused)
+	}
+	if got := bodies(receive(t, subscribe(t, c, "archive", ""), 2)); !slices.Equal(got, []string{"2", "3"}) {
+		t.Errorf("received %q", got)
+	}
+}
+
+// TestUnroutableMessageIsRefused: where each message has an address of its own, and at exchanges, nobody can say what to make.
+func TestUnroutableMessageIsRefused(t *testing.T) {
+	c := connect(t, brokers.RabbitMQ(t).URL())
+	for name, p := range map[string]transport.Publisher{
+		"no fixed address":      publish(t, c, "", ""),
+		"a mandatory exchange":  publish(t, c, "x", `{"kind":"exchange","mandatory":true}`),
+		"one with a fixed key":  publish(t, c, "x", `{"kind":"exchange","mandatory":true,"routing_key":"k"}`),
+		"one that has no queue": publish(t, c, "amq.direct", `{"kind":"exchange","mandatory":true}`),
+	} {
+		refused := send(t, p, transport.Message{Address: "nowhere"})
+		if refused[1] == nil || !strings.Contains(refused[1].Error(), "NO_ROUTE") {
+			t.Errorf("%s: refused are %v, want NO_ROUTE", name, refused)
+		}
+	}
+}
+
 func TestSmallerLimitOfTheBrokerIsLearned(t *testing.T) {
 	b := brokers.OwnRabbitMQ(t, brokers.Config("max_message_size = 1000"))
 	c := connect(t, b.URL())
@@ -497,8 +588,15 @@ func TestMissingVirtualHostMayComeLater(t *testing.T) {
 func TestTLS(t *testing.T) {
 	ours, others := brokers.NewAuthority(t), brokers.NewAuthority(t)
 	b := brokers.OwnRabbitMQ(t, brokers.MutualTLS(ours))
+	pem := func(file string) string {
+		text, err := os.ReadFile(file)
+		must(t, err)
+		return string(text)
+	}
 	cert, key := ours.Client("flogate")
-	block := func(ca string) string { return fmt.Sprintf(`"tls":{"ca":%q,"cert":%q,"key":%q}`, ca, cert, key) }
+	block := func(ca string) string {
+		return fmt.Sprintf(`"tls":{"ca":%q,"cert":%q,"key":%q}`, pem(ca), pem(cert), pem(key))
+	}
 	c := connect(t, b.URL(), block(ours.CAFile()))
 	send(t, publish(t, c, "q", ""), transport.Message{Body: make([]byte, 1<<20)})
 	if d := receive(t, subscribe(t, c, "q", ""), 1)[0]; len(d.Body) != 1<<20 {
@@ -506,7 +604,7 @@ func TestTLS(t *testing.T) {
 	}
 	for name, settings := range map[string]string{
 		"a broker of another authority": block(others.CAFile()),
-		"no client certificate":         fmt.Sprintf(`"tls":{"ca":%q}`, ours.CAFile()),
+		"no client certificate":         fmt.Sprintf(`"tls":{"ca":%q}`, pem(ours.CAFile())),
 	} {
 		_, err := New(slog.New(slog.DiscardHandler)).Connect(deadline(t, patience), transport.ConnectRequest{
 			Name: "n", Config: fmt.Appendf(nil, `{"url":%q,%s}`, b.URL(), settings),

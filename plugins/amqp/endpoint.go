@@ -58,7 +58,7 @@ func sinkSchema() transport.Schema {
 		{Name: "kind", Type: transport.String, Default: kindQueue, OneOf: []string{kindQueue, kindExchange}, Doc: "What the address names: a queue, or an exchange."},
 		{Name: "declare", Type: transport.Bool, Default: "true", Doc: "Make what is missing: a durable queue as MsgFlo makes an inport (with a fanout exchange of its name, and dead letters to dead-<queue>), or a durable exchange. false: refuse."},
 		{Name: "routing_key", Type: transport.String, Doc: "Routing key at the exchange. The default is the message's own address: the topic, subject or key under which it came."},
-		{Name: "mandatory", Type: transport.Bool, Doc: "Refuse a message that no queue takes. The default is true for queues, and false for exchanges, where nobody may be listening."},
+		{Name: "mandatory", Type: transport.Bool, Doc: "Have the broker say when no queue takes a message: a queue that is gone is made again, at an exchange the message is refused. The default is true for queues, and false for exchanges, where nobody may be listening."},
 		{Name: "persistent", Type: transport.Bool, Default: "true", Doc: "Have every message written to disk. false: only those that say so."},
 		{Name: "window", Type: transport.Number, Default: "512", Doc: "Most messages that may wait for the broker's confirm, 1 to 65536."},
 	}, declared("the queue")...)}
@@ -212,6 +212,10 @@ func (s *source) traits() transport.Traits {
 	if s.Kind == kindExchange {
 		t.Place = kindExchange + ":" + s.address
 	}
+	if s.Kind != kindQueue && (s.RoutingKey != nil || s.Queue != "") {
+		// Our queue at the exchange has this binding or this name: with another it is another queue.
+		t.Subscription = s.key + " " + s.Queue
+	}
 	return t
 }
 
@@ -282,6 +286,10 @@ func (s *sink) exchange() string {
 	}
 	return ""
 }
+
+// oneQueue reports whether all messages go to one queue. Then a message that cannot be routed says something of the queue,
+// and nothing of the message: the queue is gone, and may come back.
+func (s *sink) oneQueue() bool { return s.Kind == kindQueue && s.address != "" }
 
 // key is the routing key of a message.
 func (s *sink) key(m *transport.Message) string {

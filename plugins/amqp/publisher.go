@@ -293,6 +293,11 @@ func (l *listener) step() bool {
 	}
 	l.current = flight{}
 	switch err := l.refused[n]; {
+	case err != nil && l.sink.oneQueue():
+		// Opening the publisher again makes the queue, or says that there is none. Either way no message is given up.
+		l.report()
+		l.fail(fmt.Errorf("queue %q is gone: %w", l.sink.address, err))
+		return false
 	case err != nil:
 		l.report()
 		delete(l.refused, n)
@@ -350,7 +355,8 @@ func (l *listener) returned(r *amqp091.Return) bool {
 }
 
 // refusedByBroker ends the publisher at a message that the broker did not take: because the channel was closed, or because
-// a queue is full (overflow reject-publish) or in trouble, which passes.
+// a queue is full (overflow reject-publish) or in trouble, which passes. The broker may have taken messages behind it, which
+// were on their way. They are not reported: who confirmed them could not send this one again without a gap in between.
 func (l *listener) refusedByBroker() {
 	if !l.closed {
 		select {
