@@ -230,6 +230,9 @@ type Delivery struct {
 	// Seq numbers the deliveries of a subscription from 1 without gaps.
 	Seq uint64
 	Message
+	// TooLarge is the size in bytes of what did not pass on the way from the driver, a body or headers, and was left out:
+	// such a message is settled like any other, and must not be published. 0 is a message that is whole.
+	TooLarge int64
 }
 
 // Outcome is what became of a delivery.

@@ -37,6 +37,20 @@ func tooLarge(m *transport.Message) error {
 	return nil
 }
 
+// cut leaves out of a delivery what is too large to be sent, and notes how large it was.
+func cut(d *transport.Delivery) {
+	m := &d.Message
+	if len(m.Body) > MaxBody {
+		d.TooLarge = int64(len(m.Body))
+		m.Body = nil
+	}
+	if n := metaSize(m); n > maxMeta {
+		d.TooLarge = max(d.TooLarge, int64(n))
+		// Where it came from, for whoever looks for it.
+		d.Message = transport.Message{Address: text(m.Address), SourceID: text(m.SourceID), Redelivered: m.Redelivered, Attempt: m.Attempt}
+	}
+}
+
 func messageToProto(m *transport.Message, p *pb.Message) {
 	p.Body = m.Body
 	p.Address = valid(m.Address)

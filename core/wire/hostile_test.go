@@ -1,11 +1,11 @@
 package wire_test
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"net"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -344,64 +344,104 @@ func TestTooLargeIsRefusedInItsTurn(t *testing.T) {
 	}
 }
 
-// oversize is a driver whose subscriptions deliver bodies that do not pass.
-type oversize struct{ transport.Driver }
+// oversize is a driver whose subscriptions deliver bodies and headers that do not pass.
+type oversize struct {
+	transport.Driver
+	bytes *atomic.Int64
+}
 
 func (o oversize) Connect(ctx context.Context, req transport.ConnectRequest) (transport.Conn, error) {
 	c, err := o.Driver.Connect(ctx, req)
-	return oversizeConn{c}, err
+	return oversizeConn{c, o.bytes}, err
 }
 
-type oversizeConn struct{ transport.Conn }
+type oversizeConn struct {
+	transport.Conn
+	bytes *atomic.Int64
+}
 
 func (o oversizeConn) Subscribe(ctx context.Context, src transport.Source) (transport.Subscription, error) {
 	s, err := o.Conn.Subscribe(ctx, src)
-	return &oversizeSub{s}, err
+	return &oversizeSub{s, o.bytes}, err
 }
 
-type oversizeSub struct{ transport.Subscription }
+// oversizeSub counts, as a driver does, what it has delivered and what it is granted.
+type oversizeSub struct {
+	transport.Subscription
+	bytes *atomic.Int64 // granted and not used
+}
 
 func (o *oversizeSub) Receive(ctx context.Context) ([]transport.Delivery, error) {
 	ds, err := o.Subscription.Receive(ctx)
 	for i := range ds {
-		if bytes.Equal(ds[i].Body, []byte("large")) {
+		switch string(ds[i].Body) {
+		case "large":
 			ds[i].Body = make([]byte, wire.MaxBody+1)
+		case "heavy":
+			ds[i].Headers = []transport.Header{{Name: "h", Value: strings.Repeat("x", 1<<20)}}
 		}
+		o.bytes.Add(-int64(len(ds[i].Body)))
 	}
 	return ds, err
 }
 
-func TestDeliveryThatIsTooLargeIsRejectedAndTheOthersPass(t *testing.T) {
+func (o *oversizeSub) Grant(c transport.Credit) error {
+	o.bytes.Add(c.Bytes)
+	return o.Subscription.Grant(c)
+}
+
+func TestDeliveryThatIsTooLargeComesWithoutWhatIsTooLarge(t *testing.T) {
 	m := transporttest.NewMemory()
-	conn := connect(t, overUnix(t, oversize{m.Driver()}))
-	sub, err := conn.Subscribe(bounded(t), transport.Source{Name: "s", Address: "queue/a", Window: transport.Credit{Messages: 100, Bytes: 1 << 20}})
+	var credit atomic.Int64
+	conn := connect(t, overUnix(t, oversize{m.Driver(), &credit}))
+	const window = 1 << 20
+	sub, err := conn.Subscribe(bounded(t), transport.Source{Name: "s", Address: "queue/a", Window: transport.Credit{Messages: 100, Bytes: window}})
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, b := range []string{"1", "large", "2", "3", "large", "large", "4"} {
-		m.Send("queue/a", transport.Message{Body: []byte(b)})
+	sent := []string{"1", "large", "2", "3", "large", "heavy", "4"}
+	for _, b := range sent {
+		m.Send("queue/a", transport.Message{Body: []byte(b), ID: "id of " + b})
 	}
-	if err := sub.Grant(transport.Credit{Messages: 100, Bytes: 1 << 20}); err != nil {
+	if err := sub.Grant(transport.Credit{Messages: 100, Bytes: window}); err != nil {
 		t.Fatal(err)
 	}
-	var got []string
-	for len(got) < 4 {
+	var got []transport.Delivery
+	for len(got) < len(sent) {
 		ds, err := sub.Receive(bounded(t))
 		if err != nil {
 			t.Fatal(err)
 		}
-		for _, d := range ds {
-			got = append(got, string(d.Body))
-			if d.Seq != uint64(len(got)) {
-				t.Errorf("delivery %d has the number %d", len(got), d.Seq)
+		got = append(got, ds...)
+	}
+	var grant transport.Credit
+	for i, d := range got {
+		grant.Messages++
+		grant.Bytes += int64(len(d.Body))
+		body, size := sent[i], int64(0)
+		switch body {
+		case "large":
+			body, size = "", wire.MaxBody+1
+		case "heavy":
+			body, size = "", d.TooLarge
+			if size < 1<<20 || len(d.Headers) > 0 {
+				t.Errorf("headers of more than 1 MiB have come as %d with the size %d", len(d.Headers), size)
 			}
 		}
+		if string(d.Body) != body || d.TooLarge != size || d.Seq != uint64(i+1) || d.Address != "queue/a" {
+			t.Errorf("delivery %d is %d: %d bytes, too large with %d, from %s", i+1, d.Seq, len(d.Body), d.TooLarge, d.Address)
+		}
+		if sent[i] != "heavy" && d.ID != "id of "+sent[i] {
+			t.Errorf("delivery %d has lost its id", i+1)
+		}
 	}
-	if s := strings.Join(got, " "); s != "1 2 3 4" {
-		t.Errorf("got %s", s)
+	if n := m.Held("queue/a"); n != len(sent) {
+		t.Errorf("the broker holds %d messages before any was settled", n)
 	}
-	// One range here is three there.
-	if err := sub.Settle(bounded(t), []transport.Settlement{{First: 1, Last: 4, Outcome: transport.Ack}}); err != nil {
+	if err := sub.Settle(bounded(t), []transport.Settlement{{First: 1, Last: 7, Outcome: transport.Ack}}); err != nil {
+		t.Fatal(err)
+	}
+	if err := sub.Grant(grant); err != nil {
 		t.Fatal(err)
 	}
 	if err := sub.Close(bounded(t)); err != nil {
@@ -409,6 +449,10 @@ func TestDeliveryThatIsTooLargeIsRejectedAndTheOthersPass(t *testing.T) {
 	}
 	if n := m.Held("queue/a"); n != 0 {
 		t.Errorf("the broker still holds %d messages", n)
+	}
+	// The driver has back what it counted for bodies that the gateway never saw: else it would stop one day.
+	if n := credit.Load(); n != window {
+		t.Errorf("the driver has a credit of %d bytes; want %d", n, window)
 	}
 }
 

@@ -17,16 +17,3 @@ func (n *numbering) local(wire uint64) uint64 {
 	k := sort.Search(len(n.skipped), func(k int) bool { return n.skipped[k] > wire+uint64(k) })
 	return wire + uint64(k)
 }
-
-// ranges calls f with the ranges of this side's numbers that the range first to last on the wire stands for.
-func (n *numbering) ranges(first, last uint64, f func(first, last uint64)) {
-	from, to := n.local(first), n.local(last)
-	i := sort.Search(len(n.skipped), func(i int) bool { return n.skipped[i] > from })
-	for ; i < len(n.skipped) && n.skipped[i] < to; i++ {
-		if from < n.skipped[i] {
-			f(from, n.skipped[i]-1)
-		}
-		from = n.skipped[i] + 1
-	}
-	f(from, to)
-}

@@ -20,10 +20,10 @@ type receive struct {
 	sub    transport.Subscription
 	stream grpc.BidiStreamingServer[pb.ReceiveRequest, pb.ReceiveResponse]
 
-	mu      sync.Mutex
-	numbers numbering // the driver's ↔ on the wire
-	sent    uint64    // deliveries that went over the wire
-	end     end
+	mu   sync.Mutex
+	sent uint64           // deliveries that went over the wire
+	cut  map[uint64]int64 // body bytes of deliveries that went without, and are unsettled
+	end  end
 }
 
 // end is why a stream shall end.
@@ -111,6 +111,7 @@ func ignoreEOF(err error) error {
 
 // progress passes on settlements and then credit.
 func (r *receive) progress(ctx context.Context, p *pb.ReceiveProgress) error {
+	c := creditFromProto(p.GetGrant())
 	if n := len(p.GetSettlements()); n > 0 {
 		settlements := make([]transport.Settlement, 0, n)
 		r.mu.Lock()
@@ -120,16 +121,21 @@ func (r *receive) progress(ctx context.Context, p *pb.ReceiveProgress) error {
 				r.mu.Unlock()
 				return transport.Permanentf("settle %d-%d: deliveries are 1 to %d", st.First, st.Last, r.sent)
 			}
-			r.numbers.ranges(st.First, st.Last, func(first, last uint64) {
-				settlements = append(settlements, transport.Settlement{First: first, Last: last, Outcome: st.Outcome})
-			})
+			settlements = append(settlements, st)
+			// The driver has counted a body that the gateway has not seen, and does not give credit for.
+			for number, size := range r.cut {
+				if st.First <= number && number <= st.Last {
+					c.Bytes += size
+					delete(r.cut, number)
+				}
+			}
 		}
 		r.mu.Unlock()
 		if err := r.sub.Settle(ctx, settlements); err != nil {
 			return err
 		}
 	}
-	if c := creditFromProto(p.GetGrant()); c != (transport.Credit{}) {
+	if c != (transport.Credit{}) {
 		if c.Messages < 0 || c.Bytes < 0 {
 			return transport.Permanentf("a credit of %d messages and %d bytes", c.Messages, c.Bytes)
 		}
@@ -148,14 +154,8 @@ func (r *receive) deliver(ctx context.Context) error {
 		}
 		n := len(ds)
 		for len(ds) > 0 {
-			frame, rest, err := r.frame(ctx, ds)
-			if err != nil {
-				return err
-			}
-			ds = rest
-			if frame == nil {
-				continue
-			}
+			var frame *pb.ReceiveResponse
+			frame, ds = r.frame(ds)
 			if err := r.stream.Send(frame); err != nil {
 				return err
 			}
@@ -167,13 +167,14 @@ func (r *receive) deliver(ctx context.Context) error {
 }
 
 // frame makes a frame of the first deliveries of ds, as many as fit, and returns the others. What is too large for the wire
-// is rejected here: the gateway cannot do it, and to release it would have the broker send it again for ever.
-func (r *receive) frame(ctx context.Context, ds []transport.Delivery) (*pb.ReceiveResponse, []transport.Delivery, error) {
+// goes without: to reject it here would be to lose it where nobody sees it, and to release it would have the broker send it
+// again for ever.
+func (r *receive) frame(ds []transport.Delivery) (*pb.ReceiveResponse, []transport.Delivery) {
 	n, bytes := 0, 0
 	for n < len(ds) && n < frameMessages {
 		m := &ds[n].Message
 		if tooLarge(m) != nil {
-			break
+			r.strip(&ds[n])
 		}
 		size := len(m.Body) + metaSize(m)
 		if n > 0 && bytes+size > frameBytes {
@@ -182,23 +183,31 @@ func (r *receive) frame(ctx context.Context, ds []transport.Delivery) (*pb.Recei
 		bytes += size
 		n++
 	}
-	if n == 0 {
-		d := &ds[0]
-		r.mu.Lock()
-		r.numbers.skip(d.Seq)
-		r.mu.Unlock()
-		if err := r.sub.Settle(ctx, []transport.Settlement{{First: d.Seq, Last: d.Seq, Outcome: transport.Reject}}); err != nil {
-			return nil, nil, err
-		}
-		return nil, ds[1:], r.sub.Grant(transport.Credit{Messages: 1, Bytes: int64(len(d.Body))})
-	}
 	r.mu.Lock()
 	first := r.sent + 1
 	r.sent += uint64(n)
 	r.mu.Unlock()
 	messages := messagesToProto(n, func(i int) *transport.Message { return &ds[i].Message })
+	for i, m := range messages {
+		m.Oversize = uint64(ds[i].TooLarge)
+	}
 	frame := &pb.ReceiveResponse_Deliveries{Deliveries: &pb.Deliveries{First: first, Messages: messages}}
-	return &pb.ReceiveResponse{Kind: frame}, ds[n:], nil
+	return &pb.ReceiveResponse{Kind: frame}, ds[n:]
+}
+
+// strip is cut, and notes what the driver has counted for the body.
+func (r *receive) strip(d *transport.Delivery) {
+	size := int64(len(d.Body))
+	cut(d)
+	if size -= int64(len(d.Body)); size == 0 {
+		return
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.cut == nil {
+		r.cut = make(map[uint64]int64)
+	}
+	r.cut[d.Seq] = size
 }
 
 // close closes the subscription and returns the status of the stream.

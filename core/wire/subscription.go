@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"slices"
 	"sync"
 	"time"
@@ -150,6 +151,9 @@ func (s *subscription) take(p *pb.Deliveries) error {
 	for i, m := range p.GetMessages() {
 		ds[i].Seq = p.GetFirst() + uint64(i)
 		messageFromProto(m, &ds[i].Message)
+		if n := m.GetOversize(); n > 0 {
+			ds[i].TooLarge = int64(min(n, math.MaxInt64))
+		}
 	}
 	s.mu.Lock()
 	if len(s.queue) == 0 {

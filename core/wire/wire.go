@@ -9,8 +9,8 @@
 // The gateway does not trust a plugin: a peer that breaks the contract (more deliveries than credit, numbers with gaps,
 // confirms of what was not published) loses that connection, with an error that says what it did, and nothing else happens.
 //
-// Bodies larger than [MaxBody] do not pass. A publisher reports them as refused, without sending them. A plugin rejects
-// them at its broker, which dead-letters or drops them as it is told to. Either way the stream goes on.
+// Bodies larger than [MaxBody] do not pass. A publisher reports them as refused, without sending them. A delivery comes
+// without its body, and with the size of it: the gateway decides what becomes of the message. Either way the stream goes on.
 package wire
 
 import (

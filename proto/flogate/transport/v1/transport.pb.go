@@ -23,7 +23,8 @@
 //  5. The plugin does not reconnect and does not retry: a connection that is lost ends, and the gateway opens another.
 //  6. A stream that ends with unsettled deliveries means that they are released, never that they are rejected.
 //  7. The loss of the broker is noticed within 5 seconds and ends Connect with status UNAVAILABLE and the reason.
-//  8. Bodies of up to 16 MiB pass, in frames of up to 17 MiB: raise the limit of the gRPC library for both directions.
+//  8. Bodies of up to 16 MiB pass, in frames of up to 17 MiB: raise the limit of the gRPC library for both directions. A
+//     delivery that is larger is sent without its body, with Message.oversize: what becomes of it is the gateway's to say.
 //  9. Describe and Validate do no input or output and answer within 2 seconds. Health answers within 1 second, whatever
 //     else goes on: a plugin that misses three in a row is killed.
 //  10. What is unknown in a request (fields, kinds of a oneof, values of an enum) is ignored or answered with an error.
@@ -2416,7 +2417,10 @@ type Message struct {
 	// Counts deliveries from 1; 0 is unknown.
 	Attempt uint32 `protobuf:"varint,15,opt,name=attempt,proto3" json:"attempt,omitempty"`
 	// Names the message at its source, the same at every redelivery, unique within the subscription; empty if there is none.
-	SourceId      string `protobuf:"bytes,16,opt,name=source_id,json=sourceId,proto3" json:"source_id,omitempty"`
+	SourceId string `protobuf:"bytes,16,opt,name=source_id,json=sourceId,proto3" json:"source_id,omitempty"`
+	// Deliveries only: the size in bytes of what is too large to pass, a body or headers, and was therefore left out. It costs
+	// no credit of bytes. 0 is a message that is whole.
+	Oversize      uint64 `protobuf:"varint,17,opt,name=oversize,proto3" json:"oversize,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2561,6 +2565,13 @@ func (x *Message) GetSourceId() string {
 		return x.SourceId
 	}
 	return ""
+}
+
+func (x *Message) GetOversize() uint64 {
+	if x != nil {
+		return x.Oversize
+	}
+	return 0
 }
 
 // Header is a name with a value.
@@ -3222,7 +3233,7 @@ const file_flogate_transport_v1_transport_proto_rawDesc = "" +
 	"\x04last\x18\x02 \x01(\x04R\x04last\x127\n" +
 	"\arefused\x18\x03 \x01(\v2\x1d.flogate.transport.v1.RefusalR\arefused\"\x1f\n" +
 	"\aRefusal\x12\x14\n" +
-	"\x05cause\x18\x01 \x01(\tR\x05cause\"\x99\x04\n" +
+	"\x05cause\x18\x01 \x01(\tR\x05cause\"\xb5\x04\n" +
 	"\aMessage\x12\x12\n" +
 	"\x04body\x18\x01 \x01(\fR\x04body\x12\x18\n" +
 	"\aaddress\x18\x02 \x01(\tR\aaddress\x12!\n" +
@@ -3240,7 +3251,8 @@ const file_flogate_transport_v1_transport_proto_rawDesc = "" +
 	"\aheaders\x18\r \x03(\v2\x1c.flogate.transport.v1.HeaderR\aheaders\x12 \n" +
 	"\vredelivered\x18\x0e \x01(\bR\vredelivered\x12\x18\n" +
 	"\aattempt\x18\x0f \x01(\rR\aattempt\x12\x1b\n" +
-	"\tsource_id\x18\x10 \x01(\tR\bsourceId\"J\n" +
+	"\tsource_id\x18\x10 \x01(\tR\bsourceId\x12\x1a\n" +
+	"\boversize\x18\x11 \x01(\x04R\boversize\"J\n" +
 	"\x06Header\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\fR\x05value\x12\x16\n" +

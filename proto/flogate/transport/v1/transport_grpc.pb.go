@@ -23,7 +23,8 @@
 //  5. The plugin does not reconnect and does not retry: a connection that is lost ends, and the gateway opens another.
 //  6. A stream that ends with unsettled deliveries means that they are released, never that they are rejected.
 //  7. The loss of the broker is noticed within 5 seconds and ends Connect with status UNAVAILABLE and the reason.
-//  8. Bodies of up to 16 MiB pass, in frames of up to 17 MiB: raise the limit of the gRPC library for both directions.
+//  8. Bodies of up to 16 MiB pass, in frames of up to 17 MiB: raise the limit of the gRPC library for both directions. A
+//     delivery that is larger is sent without its body, with Message.oversize: what becomes of it is the gateway's to say.
 //  9. Describe and Validate do no input or output and answer within 2 seconds. Health answers within 1 second, whatever
 //     else goes on: a plugin that misses three in a row is killed.
 //  10. What is unknown in a request (fields, kinds of a oneof, values of an enum) is ignored or answered with an error.
