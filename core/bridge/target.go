@@ -42,6 +42,7 @@ type target struct {
 
 	sent      uint64      // mu: the next position to publish
 	confirmed uint64      // mu: everything before is confirmed
+	first     uint64      // mu: the position of the publisher's message 1
 	allowed   uint64      // mu: how many may be sent and not confirmed; 0 for as many as there are
 	gone      bool        // mu: the feed has forgotten it: its positions mean nothing any more
 	cond      Condition   // mu: the sink's
@@ -121,7 +122,7 @@ func (t *target) publish(ctx, work context.Context) error {
 	}
 	t.sent = t.confirmed
 	t.lastWord = time.Now()
-	first := t.confirmed // message number 1 of this publisher
+	t.first = t.confirmed
 	t.feed.mu.Unlock()
 	t.feed.settle(work)
 	wake(t.more)
@@ -130,8 +131,8 @@ func (t *target) publish(ctx, work context.Context) error {
 	// that fails first ends the other.
 	both, cancel := context.WithCancelCause(ctx)
 	var wg sync.WaitGroup
-	wg.Go(func() { cancel(t.send(both, pub)) })
-	cancel(t.confirm(both, work, pub, first))
+	wg.Go(func() { cancel(t.send(both, work, pub)) })
+	cancel(t.confirm(both, work, pub))
 	wg.Wait()
 
 	closing, done := context.WithTimeout(context.WithoutCancel(ctx), closeTimeout)
@@ -141,9 +142,12 @@ func (t *target) publish(ctx, work context.Context) error {
 }
 
 // send publishes what is in the window, as it arrives.
-func (t *target) send(ctx context.Context, pub transport.Publisher) error {
+func (t *target) send(ctx, work context.Context, pub transport.Publisher) error {
 	msgs := make([]transport.Message, 0, maxBatch)
 	for {
+		if err := t.skip(ctx, work); err != nil {
+			return err
+		}
 		msgs = t.next(msgs[:0])
 		if len(msgs) == 0 {
 			select {
@@ -167,22 +171,59 @@ func (t *target) next(msgs []transport.Message) []transport.Message {
 	if t.sent == t.confirmed && t.sent < f.end {
 		t.lastWord = time.Now() // from here on the broker owes us a word
 	}
-	for !t.gone && t.sent < f.end && len(msgs) < cap(msgs) && (t.allowed == 0 || t.sent-t.confirmed < t.allowed) {
+	for !t.gone && t.sent < f.end && len(msgs) < cap(msgs) && f.at(t.sent).d.TooLarge == 0 && (t.allowed == 0 || t.sent-t.confirmed < t.allowed) {
 		msgs = append(msgs, f.at(t.sent).d.Message)
 		t.sent++
 	}
 	return msgs
 }
 
-// confirm follows the broker's word. Position first is the publisher's message 1.
-func (t *target) confirm(ctx, work context.Context, pub transport.Publisher, first uint64) error {
+// skip refuses the messages at the head of the window that did not pass whole, when everything before them is confirmed:
+// with nothing on the way nobody else moves positions or buries. The publisher does not hear of such a message.
+func (t *target) skip(ctx, work context.Context) error {
+	f := t.feed
+	for {
+		f.mu.Lock()
+		if t.gone || t.sent != t.confirmed || t.sent == f.end || f.at(t.sent).d.TooLarge == 0 {
+			f.mu.Unlock()
+			return nil
+		}
+		p, size := t.sent, f.at(t.sent).d.TooLarge
+		t.sent++ // ours: a lost subscription does not take it back
+		f.mu.Unlock()
+		if err := t.refused(ctx, p, tooLarge(size)); err != nil {
+			return err
+		}
+		f.mu.Lock()
+		if t.gone {
+			f.mu.Unlock()
+			return context.Canceled
+		}
+		t.confirmed++
+		t.first++
+		f.mu.Unlock()
+		f.settle(work)
+	}
+}
+
+// tooLarge is why a message that did not pass whole is refused.
+func tooLarge(size int64) error {
+	const most = 16 << 20
+	if size > most {
+		return transport.Permanentf("a body of %d bytes is larger than 16 MiB", size)
+	}
+	return transport.Permanentf("headers of about %d bytes are larger than 512 KiB", size)
+}
+
+// confirm follows the broker's word.
+func (t *target) confirm(ctx, work context.Context, pub transport.Publisher) error {
 	for {
 		confirms, err := pub.Confirms(ctx)
 		if err != nil {
 			return err
 		}
 		for _, c := range confirms {
-			if err := t.take(ctx, c, first); err != nil {
+			if err := t.take(ctx, c); err != nil {
 				return err
 			}
 		}
@@ -191,10 +232,10 @@ func (t *target) confirm(ctx, work context.Context, pub transport.Publisher, fir
 }
 
 // take moves confirmed forward over what one Confirm says.
-func (t *target) take(ctx context.Context, c transport.Confirm, first uint64) error {
+func (t *target) take(ctx context.Context, c transport.Confirm) error {
 	f := t.feed
-	from, to := first+c.First-1, first+c.Last // half open
 	f.mu.Lock()
+	from, to := t.first+c.First-1, t.first+c.Last // half open
 	ok, gone := from == t.confirmed && to > from && to <= t.sent, t.gone
 	f.mu.Unlock()
 	if gone {
@@ -218,6 +259,9 @@ func (t *target) take(ctx context.Context, c transport.Confirm, first uint64) er
 		t.stats.passed.Bytes += uint64(len(f.at(p).d.Body))
 	}
 	t.confirmed = to
+	if to == t.sent && to < f.end {
+		wake(t.more) // send may wait for this, see skip
+	}
 	t.lastWord = time.Now()
 	if t.allowed > 0 {
 		if t.allowed *= 2; t.allowed >= uint64(len(f.window)) {
