@@ -130,17 +130,27 @@ func TestRefusedMessageGoesToTheDeadLetterOnTheBroker(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := ch.QueueDeclare("dead.archive", true, false, false, false, nil); err != nil {
+	for _, queue := range []string{"dead.archive", "archive"} {
+		if _, err := ch.QueueDeclare(queue, true, false, false, false, nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := ch.ExchangeDeclare("archive", amqp.ExchangeFanout, true, false, false, false, nil); err != nil {
 		t.Fatal(err)
 	}
-	g := newGateway(t, twoEdges(house.URL(), work.URL()))
+	if err := ch.QueueBind("archive", "", "archive", false, nil); err != nil {
+		t.Fatal(err)
+	}
+	g := newGateway(t, strings.Replace(twoEdges(house.URL(), work.URL()), `address = "archive"`, `address   = "archive"
+    kind      = "exchange"
+    mandatory = true`, 1))
 	g.flowing()
 	send(t, house.URL(), "sensor", "1")
 	if d := take(t, ch, "archive"); string(d.Body) != "1" {
 		t.Errorf("arrived %q", d.Body)
 	}
 
-	// Somebody deletes the queue: what is sent to it cannot be routed any more, and never will be.
+	// Nobody listens at the exchange any more: what is sent to it cannot be routed, and the gateway cannot know to whom.
 	if _, err := ch.QueueDelete("archive", false, false, false); err != nil {
 		t.Fatal(err)
 	}
