@@ -34,10 +34,12 @@ type fakePub struct {
 func newFakePub() *fakePub {
 	return &fakePub{make(chan []transport.Message, 100), make(chan []transport.Confirm, 100), make(chan error, 1)}
 }
+
 func (p *fakePub) Publish(ctx context.Context, ms []transport.Message) error {
 	p.pub <- append([]transport.Message(nil), ms...)
 	return nil
 }
+
 func (p *fakePub) Confirms(ctx context.Context) ([]transport.Confirm, error) {
 	select {
 	case c := <-p.confirm:
@@ -120,6 +122,7 @@ func (s *grantSub) Receive(ctx context.Context) ([]transport.Delivery, error) {
 		return nil, ctx.Err()
 	}
 }
+
 func (s *grantSub) Grant(c transport.Credit) error                       { s.grants <- c; return nil }
 func (s *grantSub) Settle(context.Context, []transport.Settlement) error { return nil }
 func (s *grantSub) Close(context.Context) error                          { return nil }
@@ -133,8 +136,10 @@ func TestCreditStaysWithinTheWindowAfterAnOversizedBody(t *testing.T) {
 		return s
 	}
 	p := newFakePub()
-	f := bridge.New(bridge.Config{Acks: true, Window: transport.Credit{Messages: 16, Bytes: 1000},
-		Open: func(context.Context) (transport.Subscription, error) { return mk(), nil }},
+	f := bridge.New(bridge.Config{
+		Acks: true, Window: transport.Credit{Messages: 16, Bytes: 1000},
+		Open: func(context.Context) (transport.Subscription, error) { return mk(), nil },
+	},
 		[]bridge.Target{{ID: "t", Open: func(context.Context) (transport.Publisher, error) { return p, nil }}})
 	background(t, f.Run)
 	s1 := <-subs

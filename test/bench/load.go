@@ -39,12 +39,12 @@ func (l load) steady(ctx context.Context) (uint64, error) {
 		at := begin + time.Duration(sent)*interval
 		for now := time.Since(l.meter.epoch); now < at; now = time.Since(l.meter.epoch) {
 			if ctx.Err() != nil {
-				return sent, nil
+				return sent, nil //nolint:nilerr // that time is up is how a load ends
 			}
 			nap(min(at-now, 10*time.Millisecond))
 		}
 		if ctx.Err() != nil {
-			return sent, nil
+			return sent, nil //nolint:nilerr // that time is up is how a load ends
 		}
 		if err := l.feeder.publish(body(l.size, sent+1, at)); err != nil {
 			return sent, err
@@ -64,7 +64,7 @@ func (l load) saturate(ctx context.Context) (uint64, error) {
 			given, moved = sent-arrived, time.Now()
 		}
 		if ctx.Err() != nil {
-			return sent, nil
+			return sent, nil //nolint:nilerr // that time is up is how a load ends
 		}
 		if arrived+given+l.window <= sent {
 			nap(100 * time.Microsecond)

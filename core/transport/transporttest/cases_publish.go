@@ -282,9 +282,10 @@ func deduplicates(s *scene) {
 	msgs := messages(1, 3)
 	for i := range msgs {
 		msgs[i].ID = s.name("id")
+		msgs[i].SourceID = msgs[i].ID // a driver may go by either
 	}
 	l.publisher(sink).publishAll(msgs...)
-	s.connect().publisher(sink).publishAll(msgs...)
+	s.connectAs(l.name).publisher(sink).publishAll(msgs...)
 	ds := st.receive(3)
 	s.inOrder(ds, 1, 3)
 	st.settle(transport.Ack, ds)

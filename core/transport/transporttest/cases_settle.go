@@ -70,7 +70,7 @@ func noAckBeforeSettleCut(s *scene) {
 	l.publisher(sink).publishAll(messages(1, 20)...)
 	s.inOrder(st.receive(20), 1, 20)
 	s.target.Cut(s)
-	l.ended(noticed)
+	_ = l.ended(noticed)
 	l.close()
 	l = s.connectAs(l.name)
 	st = l.subscribe(src)
