@@ -128,6 +128,7 @@ Exit codes: 0 done, 1 failed, 2 wrong usage, 3 the site file is not valid,
 		a.statusCommand(),
 		a.versionCommand(),
 		a.demoCommand(),
+		a.guardCommand(),
 	)
 	return root
 }

@@ -17,6 +17,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -29,6 +30,7 @@ import (
 	"github.com/flogate/flogate/core/network"
 	"github.com/flogate/flogate/core/plugin"
 	"github.com/flogate/flogate/core/pluginmain"
+	"github.com/flogate/flogate/core/process"
 	"github.com/flogate/flogate/core/transport"
 )
 
@@ -66,6 +68,8 @@ type runner struct {
 	host    *plugin.Host
 	net     *network.Network
 	tasks   *tasks
+	guard   func() *process.Guard // starts it for the first participant
+	played  atomic.Bool           // there was one
 	hup     <-chan os.Signal
 
 	mu           sync.Mutex
@@ -123,6 +127,13 @@ func (a *app) runSite(ctx context.Context, path string) error {
 		files:        diags.Files,
 		hup:          hup,
 	}
+	r.guard = sync.OnceValue(func() *process.Guard {
+		guard, err := startGuard()
+		if err != nil {
+			log.Warn("what participants start would outlive a gateway that is killed", "error", err)
+		}
+		return guard
+	})
 	useHalf()
 	room := make([]byte, pluginmain.HeapRoom)
 	defer runtime.KeepAlive(room)
@@ -149,7 +160,10 @@ func (r *runner) run(ctx context.Context, site *config.Site) error {
 	defer hosting.Wait()
 	defer end() // before the wait
 	working, stop := context.WithCancel(life)
-	defer r.tasks.wait()
+	defer func() {
+		r.tasks.wait()
+		r.endGuard()
+	}()
 	defer stop() // before that wait
 
 	if err := r.apply(working, site); err != nil {
@@ -341,14 +355,24 @@ func (r *runner) embed(ctx context.Context, e config.Embedded) error {
 	return child.Run(ctx)
 }
 
+func (r *runner) endGuard() {
+	if !r.played.Load() {
+		return // there is none, and none shall be started
+	}
+	if err := r.guard().Close(); err != nil {
+		r.log.Debug("guard did not end cleanly", "error", err)
+	}
+}
+
 func (r *runner) play(ctx context.Context, site *config.Site, p config.Participant) error {
+	r.played.Store(true)
 	defer func() {
 		r.mu.Lock()
 		delete(r.participants, p.Role)
 		r.mu.Unlock()
 	}()
 	return library.Participant{
-		Role: p.Role, Command: p.Command, Dir: site.Dir, Env: participantEnv(site, p), Log: r.log,
+		Role: p.Role, Command: p.Command, Dir: site.Dir, Env: participantEnv(site, p), Log: r.log, Guard: r.guard(),
 		Changed: func(s library.Status) {
 			r.mu.Lock()
 			defer r.mu.Unlock()

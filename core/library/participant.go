@@ -39,6 +39,8 @@ type Participant struct {
 	// the secrets of the site are.
 	Env []string
 	Log *slog.Logger
+	// Guard ends what the participant has started when this process is killed. May be nil.
+	Guard *process.Guard
 	// Changed hears of each change of Status. It must not block.
 	Changed func(Status)
 }
@@ -98,7 +100,17 @@ func (p Participant) Run(ctx context.Context) error {
 		cmd.Env = append(inherited(os.Environ()), p.Env...)
 		out, errs := p.forward("stdout"), p.forward("stderr")
 		cmd.Stdout, cmd.Stderr = out, errs
-		err := process.Run(cmd, stopTime, func(pid int) { change(func(st *Status) { st.PID = pid }) })
+		group := 0
+		err := process.Run(cmd, stopTime, func(pid int) {
+			group = pid
+			if err := p.Guard.Hold(group); err != nil {
+				p.Log.Warn("participant is not guarded", "role", p.Role, "error", err)
+			}
+			change(func(st *Status) { st.PID = pid })
+		})
+		if group != 0 {
+			_ = p.Guard.Release(group) // a guard that is gone holds nothing
+		}
 		out.Flush()
 		errs.Flush()
 		switch {

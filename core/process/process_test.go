@@ -19,6 +19,13 @@ import (
 )
 
 func TestMain(m *testing.M) {
+	if len(os.Args) == 2 && os.Args[1] == "guard" {
+		process.KeepWatch(os.Stdin)
+		return
+	}
+	if os.Getenv("FLOGATE_TEST_GUARDED") != "" {
+		beGuarded()
+	}
 	if os.Getenv("FLOGATE_TEST_PARENT") != "" {
 		// Play a parent that is about to be killed: its child prints its own process id and sleeps.
 		cmd := exec.CommandContext(context.Background(), "sleep", "60")
@@ -45,6 +52,77 @@ func TestCancelledChildEndsWithWhatItStarted(t *testing.T) {
 		t.Error("a child that was ended by a signal returned no error")
 	}
 	gone(t, grandchild)
+}
+
+// beGuarded plays a parent with a guard that is about to be killed. It prints what its two children have started, the first
+// of which is not held any more.
+func beGuarded() {
+	guard, err := process.StartGuard(exec.CommandContext(context.Background(), os.Args[0], "guard"))
+	if err != nil {
+		fmt.Println(err)
+		os.Exit(1)
+	}
+	for _, release := range []bool{true, false} {
+		cmd := exec.CommandContext(context.Background(), "sh", "-c", "sleep 60 & echo $!; wait")
+		held, lines := make(chan int, 1), make(chan string, 1)
+		cmd.Stdout = &process.Lines{Line: func(l []byte) { lines <- string(l) }}
+		go func() { _ = process.Run(cmd, time.Second, func(pid int) { held <- pid }) }()
+		group := <-held
+		if err := guard.Hold(group); err != nil {
+			fmt.Println(err)
+		}
+		if release {
+			_ = guard.Release(group)
+		}
+		fmt.Println(<-lines)
+	}
+	select {}
+}
+
+func TestKilledParentLeavesNothingThatItsGuardHolds(t *testing.T) {
+	parent := exec.CommandContext(t.Context(), os.Args[0])
+	parent.Env = append(os.Environ(), "FLOGATE_TEST_GUARDED=yes")
+	out, err := parent.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := parent.Start(); err != nil {
+		t.Fatal(err)
+	}
+	var started []int
+	for lines := bufio.NewScanner(out); len(started) < 2 && lines.Scan(); {
+		pid, err := strconv.Atoi(lines.Text())
+		if err != nil {
+			t.Fatal(lines.Text())
+		}
+		started = append(started, pid)
+	}
+	_ = parent.Process.Kill()
+	_ = parent.Wait() // it was killed
+	if len(started) < 2 {
+		t.Fatal("the parent has started nothing")
+	}
+	gone(t, started[1])
+	if err := syscall.Kill(started[0], syscall.SIGKILL); err != nil {
+		t.Error("what was released was killed as well: ", err)
+	}
+}
+
+func TestGuardEndsWhenItIsClosed(t *testing.T) {
+	guard, err := process.StartGuard(exec.CommandContext(t.Context(), os.Args[0], "guard"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := guard.Close(); err != nil {
+		t.Error(err)
+	}
+	if err := guard.Hold(1 << 30); err == nil {
+		t.Error("a guard that has ended took something")
+	}
+	var none *process.Guard
+	if err := errors.Join(none.Hold(2), none.Release(2), none.Close()); err != nil {
+		t.Error("no guard: ", err)
+	}
 }
 
 func TestChildThatIgnoresTermIsKilled(t *testing.T) {
