@@ -7,6 +7,7 @@ import (
 	"os/exec"
 	"sync"
 	"syscall"
+	"time"
 )
 
 // Guard is a process that does nothing but outlive this one: when this one is killed, it kills the groups that it was given.
@@ -18,6 +19,9 @@ type Guard struct {
 	mu   sync.Mutex
 	pipe io.WriteCloser
 }
+
+// patience is how long a guard may take to end.
+const patience = 3 * time.Second
 
 // StartGuard starts cmd, a program that calls [KeepWatch] with its standard input. It sets Stdin and SysProcAttr. Whoever
 // calls it calls Close in the end.
@@ -52,7 +56,7 @@ func (g *Guard) tell(what rune, group int) error {
 	return nil
 }
 
-// Close ends the guard, which kills what it still has, and returns when it has ended.
+// Close ends the guard, which kills what it still has, and returns when it has ended. One that does not end is killed.
 func (g *Guard) Close() error {
 	if g == nil {
 		return nil
@@ -60,6 +64,8 @@ func (g *Guard) Close() error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	_ = g.pipe.Close() // that of a guard that is gone
+	frozen := time.AfterFunc(patience, func() { _ = g.cmd.Process.Kill() })
+	defer frozen.Stop()
 	if err := g.cmd.Wait(); err != nil {
 		return fmt.Errorf("guard: %w", err)
 	}

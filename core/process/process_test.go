@@ -125,6 +125,28 @@ func TestGuardEndsWhenItIsClosed(t *testing.T) {
 	}
 }
 
+func TestFrozenGuardDoesNotHoldUpTheEnd(t *testing.T) {
+	cmd := exec.CommandContext(t.Context(), os.Args[0], "guard")
+	guard, err := process.StartGuard(cmd)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Process.Signal(syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan error, 1)
+	go func() { done <- guard.Close() }()
+	select {
+	case err := <-done:
+		if err == nil {
+			t.Error("a guard that was killed ended well")
+		}
+	case <-time.After(20 * time.Second):
+		_ = cmd.Process.Kill()
+		t.Fatal("it holds up the end")
+	}
+}
+
 func TestChildThatIgnoresTermIsKilled(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	ready := make(chan struct{}, 1)
