@@ -4,6 +4,7 @@ package amqp
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"log/slog"
 	"syscall"
@@ -109,40 +110,54 @@ func BenchmarkPublish(b *testing.B) {
 func BenchmarkConsume(b *testing.B) {
 	url := brokers.RabbitMQ(b).URL()
 	ch := fill(b, url)
-	b.Run("driver", func(b *testing.B) {
-		refill(b, ch)
-		c, err := New(slog.New(slog.DiscardHandler)).Connect(b.Context(), transport.ConnectRequest{Name: "b", Config: fmt.Appendf(nil, `{"url":%q}`, url)})
-		if err != nil {
-			b.Fatal(err)
-		}
-		defer c.Close(context.Background())
-		window := transport.Credit{Messages: benchWindow, Bytes: 1 << 24}
-		b.ReportAllocs()
-		b.ResetTimer()
-		defer reportCPU(b)()
-		s, err := c.Subscribe(b.Context(), transport.Source{Name: "b", Address: "full", Window: window})
-		if err != nil {
-			b.Fatal(err)
-		}
-		if err := s.Grant(window); err != nil {
-			b.Fatal(err)
-		}
-		for n := 0; n < b.N; {
-			ds, err := s.Receive(b.Context())
+	own := ownQueue("b", "b")
+	if _, err := ch.QueueDeclare(own, true, false, false, false, nil); err != nil {
+		b.Fatal(err)
+	}
+	for name, src := range map[string]transport.Source{
+		"queue":    {Address: "full"},
+		"exchange": {Address: "x", Options: json.RawMessage(`{"kind":"exchange","declare":true}`)},
+	} {
+		b.Run("driver/"+name, func(b *testing.B) {
+			if src.Address == "full" {
+				refill(b, ch, "full")
+			} else {
+				refill(b, ch, own)
+			}
+			c, err := New(slog.New(slog.DiscardHandler)).Connect(b.Context(), transport.ConnectRequest{Name: "b", Config: fmt.Appendf(nil, `{"url":%q}`, url)})
 			if err != nil {
 				b.Fatal(err)
 			}
-			n += len(ds)
-			if err := s.Settle(b.Context(), []transport.Settlement{{First: ds[0].Seq, Last: ds[len(ds)-1].Seq, Outcome: transport.Ack}}); err != nil {
+			defer c.Close(context.Background())
+			window := transport.Credit{Messages: benchWindow, Bytes: 1 << 24}
+			b.ReportAllocs()
+			b.ResetTimer()
+			defer reportCPU(b)()
+			src.Name, src.Window = "b", window
+			s, err := c.Subscribe(b.Context(), src)
+			if err != nil {
 				b.Fatal(err)
 			}
-			if err := s.Grant(transport.Credit{Messages: int64(len(ds)), Bytes: int64(1024 * len(ds))}); err != nil {
+			if err := s.Grant(window); err != nil {
 				b.Fatal(err)
 			}
-		}
-	})
+			for n := 0; n < b.N; {
+				ds, err := s.Receive(b.Context())
+				if err != nil {
+					b.Fatal(err)
+				}
+				n += len(ds)
+				if err := s.Settle(b.Context(), []transport.Settlement{{First: ds[0].Seq, Last: ds[len(ds)-1].Seq, Outcome: transport.Ack}}); err != nil {
+					b.Fatal(err)
+				}
+				if err := s.Grant(transport.Credit{Messages: int64(len(ds)), Bytes: int64(1024 * len(ds))}); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
 	b.Run("library", func(b *testing.B) {
-		refill(b, ch)
+		refill(b, ch, "full")
 		c, err := amqp091.Dial(url)
 		if err != nil {
 			b.Fatal(err)
@@ -190,15 +205,15 @@ func fill(b *testing.B, url string) *amqp091.Channel {
 	return ch
 }
 
-// refill puts as many messages into the queue as the benchmark takes out, and some.
-func refill(b *testing.B, ch *amqp091.Channel) {
-	if _, err := ch.QueuePurge("full", false); err != nil {
+// refill puts as many messages into a queue as the benchmark takes out, and some.
+func refill(b *testing.B, ch *amqp091.Channel, queue string) {
+	if _, err := ch.QueuePurge(queue, false); err != nil {
 		b.Fatal(err)
 	}
 	var last *amqp091.DeferredConfirmation
 	for range b.N + benchWindow {
 		var err error
-		if last, err = ch.PublishWithDeferredConfirm("", "full", false, false, amqp091.Publishing{Body: make([]byte, 1024)}); err != nil {
+		if last, err = ch.PublishWithDeferredConfirm("", queue, false, false, amqp091.Publishing{Body: make([]byte, 1024)}); err != nil {
 			b.Fatal(err)
 		}
 	}

@@ -44,7 +44,7 @@ func sourceSchema() transport.Schema {
 		{Name: "declare", Type: transport.Bool, Default: "false", Doc: "Make what is missing: the queue, or with kind auto or exchange a durable exchange of exchange_type."},
 		{Name: "routing_key", Type: transport.String, Default: "#", Doc: "Key or pattern with which our queue is bound to the exchange."},
 		{Name: "queue", Type: transport.String, Doc: "Name of our queue at the exchange. The default is made of the names of the site, the broker and the feed."},
-		{Name: "prefetch", Type: transport.Number, Doc: "Most unsettled messages that the broker sends, if fewer than the window of the feed. Set it where bodies are large: they wait in memory."},
+		{Name: "prefetch", Type: transport.Number, Doc: "Most unsettled messages that the broker sends, if fewer than the window of the feed. They wait in memory: set it where bodies are large and the queue is not our own at an exchange, whose limit follows the size of what comes."},
 		{
 			Name: "unique_ids", Type: transport.Bool, Default: "false",
 			Doc: "Publishers give every message a message_id that no other has. A JetStream sink then drops what comes twice; and it would drop messages that share an id.",
@@ -151,12 +151,13 @@ type source struct {
 	own      string // name of our queue at an exchange
 	key      string
 	prefetch int
+	window   int64 // bytes
 }
 
 // parseSource checks a source on the connection of this name.
 func parseSource(connName string, src transport.Source) (*source, problems) {
 	var ps problems
-	s := &source{address: src.Address, key: "#"}
+	s := &source{address: src.Address, key: "#", window: src.Window.Bytes}
 	if err := decode(src.Options, s); err != nil {
 		ps.add(err.Error())
 	}
@@ -193,6 +194,15 @@ func parseSource(connName string, src transport.Source) (*source, problems) {
 	}
 	s.check(&ps)
 	return s, ps
+}
+
+// limits is how many messages a consumer may have unsettled. What somebody has set stays; and so does the limit at a queue
+// that is not ours or whose name somebody else has chosen, that expires without a consumer, or that has but one.
+func (s *source) limits(own bool) prefetch {
+	if !own || s.Queue != "" || s.Prefetch != nil || s.Exclusive || s.expires > 0 || s.window <= 0 {
+		return prefetch{limit: s.prefetch}
+	}
+	return prefetch{limit: min(s.prefetch, firstPrefetch), most: s.prefetch, window: s.window}
 }
 
 // ownQueue names the queue that is kept for a source.

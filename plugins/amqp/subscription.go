@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
 	"sync"
 
 	"github.com/rabbitmq/amqp091-go"
@@ -11,8 +12,16 @@ import (
 	"github.com/flogate/flogate/core/transport"
 )
 
-// consumerTag may be the same everywhere: tags are a channel's own.
-const consumerTag = "flogate"
+// consumer is how to begin a consumer.
+type consumer struct {
+	queue     string
+	exclusive bool
+	count     int // of consumers before it
+}
+
+// tag names the consumer after n others of its channel; tags are a channel's own. It is a new one each time: RabbitMQ 3.10 ends
+// the channel with an internal error where a consumer of a quorum queue has the tag of one before it.
+func tag(n int) string { return "flogate-" + strconv.Itoa(n) }
 
 // subscription is one consumer on a channel of its own.
 type subscription struct {
@@ -24,6 +33,11 @@ type subscription struct {
 
 	uniqueIDs bool // message ids are the publishers' word that no other message has them
 
+	consumer consumer
+	prefetch prefetch
+	drained  chan struct{} // has an element when the pump should see what waits still
+
+	calling    sync.Mutex // held while a question waits for its answer: answers do not say to which
 	deliveries <-chan amqp091.Delivery
 	cancels    chan string         // has room for the only one
 	closes     chan *amqp091.Error // has room for the only one
@@ -117,15 +131,15 @@ func (c *conn) consumeFrom(queue string, own bool, opts *source) (*subscription,
 	}
 	s := &subscription{
 		conn: c, ch: ch, queue: queue, own: own, uniqueIDs: opts.UniqueIDs,
-		inbox:   transport.NewInbox[uint64](false),
-		cancels: ch.NotifyCancel(make(chan string, 1)),
-		closes:  ch.NotifyClose(make(chan *amqp091.Error, 1)),
-		settled: prefix{next: 1},
+		inbox:    transport.NewInbox[uint64](false),
+		consumer: consumer{queue: queue, exclusive: opts.Exclusive},
+		prefetch: opts.limits(own),
+		drained:  make(chan struct{}, 1),
+		cancels:  ch.NotifyCancel(make(chan string, 1)),
+		closes:   ch.NotifyClose(make(chan *amqp091.Error, 1)),
+		settled:  prefix{next: 1},
 	}
-	if err := ch.Qos(opts.prefetch, 0, false); err != nil {
-		return nil, errors.Join(err, ch.Close())
-	}
-	if s.deliveries, err = ch.Consume(queue, consumerTag, false, opts.Exclusive, false, false, nil); err != nil {
+	if err := s.consume(); err != nil {
 		_ = ch.Close()
 		return nil, err
 	}
@@ -145,10 +159,67 @@ func (c *conn) consumeFrom(queue string, own bool, opts *source) (*subscription,
 	return s, nil
 }
 
+// consume begins a consumer with the limit of now. What it gets comes behind everything that was delivered before.
+func (s *subscription) consume() error {
+	if err := s.ch.Qos(s.prefetch.limit, 0, false); err != nil {
+		return err
+	}
+	deliveries, err := s.ch.Consume(s.consumer.queue, tag(s.consumer.count), false, s.consumer.exclusive, false, false, nil)
+	if err != nil {
+		return err
+	}
+	s.deliveries = deliveries
+	return nil
+}
+
+// resize begins another consumer in place of this one, with another limit.
+func (s *subscription) resize(limit int) {
+	s.calling.Lock()
+	defer s.calling.Unlock()
+	if err := s.ch.Cancel(tag(s.consumer.count), false); err != nil {
+		return // the channel has ended, and with it the deliveries
+	}
+	// Everything that the old consumer was sent is here.
+	s.take(s.deliveries)
+	s.consumer.count++
+	s.prefetch.limit, s.prefetch.got = limit, 0
+	if err := s.consume(); err != nil {
+		_ = s.ch.Close()
+	}
+}
+
+// take puts what comes into the inbox until there is no more.
+func (s *subscription) take(deliveries <-chan amqp091.Delivery) {
+	for d := range deliveries {
+		s.put(&d)
+	}
+}
+
+func (s *subscription) put(d *amqp091.Delivery) transport.Credit {
+	s.prefetch.count(int64(len(d.Body)))
+	return s.inbox.Put(toMessage(d, s.queue, s.uniqueIDs), d.DeliveryTag)
+}
+
 // pump takes what the library has, at once, until the consumer is gone.
 func (s *subscription) pump() {
-	for d := range s.deliveries {
-		s.inbox.Put(toMessage(&d, s.queue, s.uniqueIDs), d.DeliveryTag)
+	if s.prefetch.fixed() {
+		s.take(s.deliveries)
+	}
+	for open := !s.prefetch.fixed(); open; {
+		var waiting transport.Credit
+		var d amqp091.Delivery
+		select {
+		case d, open = <-s.deliveries:
+			if !open {
+				continue
+			}
+			waiting = s.put(&d)
+		case <-s.drained:
+			waiting = s.inbox.Waiting()
+		}
+		if limit := s.prefetch.next(waiting); limit != s.prefetch.limit {
+			s.resize(limit)
+		}
 	}
 	// The library has put the reason into one of the two before it closes the deliveries.
 	select {
@@ -164,7 +235,7 @@ func (s *subscription) pump() {
 	default:
 		s.fail(s.conn.reason(s.conn.consume, nil))
 	}
-	_ = s.ch.Close() // a cancelled consumer leaves its channel open
+	s.closeChannel() // a cancelled consumer leaves its channel open
 }
 
 // reason is why a channel of l was closed: e, or the end of the whole connection.
@@ -181,7 +252,11 @@ func (s *subscription) fail(reason error) {
 }
 
 func (s *subscription) Receive(ctx context.Context) ([]transport.Delivery, error) {
-	return s.inbox.Receive(ctx)
+	ds, err := s.inbox.Receive(ctx)
+	if len(ds) > 0 && !s.prefetch.fixed() {
+		wake(s.drained)
+	}
+	return ds, err
 }
 
 func (s *subscription) Grant(credit transport.Credit) error { return s.inbox.Grant(credit) }
@@ -258,7 +333,7 @@ func (p *prefix) add(first, last uint64) (complete bool) {
 // Close closes the channel, on which the broker puts back what is unsettled.
 func (s *subscription) Close(ctx context.Context) error {
 	s.fail(nil)
-	if err := s.conn.spawn(func() { _ = s.ch.Close() }); err != nil {
+	if err := s.conn.spawn(s.closeChannel); err != nil {
 		return nil //nolint:nilerr // it has ended with the connection
 	}
 	return s.conn.wait(ctx, &s.pumping)
@@ -267,6 +342,12 @@ func (s *subscription) Close(ctx context.Context) error {
 // abandon is Close for a subscription that nobody waits for any more.
 func (s *subscription) abandon() {
 	s.fail(nil)
+	s.closeChannel()
+}
+
+func (s *subscription) closeChannel() {
+	s.calling.Lock()
+	defer s.calling.Unlock()
 	_ = s.ch.Close()
 }
 
