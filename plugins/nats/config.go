@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
-	"os"
 	"strings"
 	"time"
 
@@ -50,14 +49,14 @@ func configSchema() transport.Schema {
 			{Name: "username", Type: transport.String, Doc: "User name."},
 			{Name: "password", Type: transport.String, Secret: true, Doc: "Password of username."},
 			{Name: "token", Type: transport.String, Secret: true, Doc: "Authorization token."},
-			{Name: "credentials", Type: transport.String, Secret: true, Doc: "A credentials file (JWT and seed): its text, as file() gives it, or its path."},
+			{Name: "credentials", Type: transport.String, Secret: true, Doc: "The text of a credentials file (JWT and seed): file(\"bus.creds\")."},
 			{Name: "nkey", Type: transport.String, Secret: true, Doc: "NKey seed of a user: SU…."},
 			{Name: "domain", Type: transport.String, Doc: "JetStream domain, where it is not the server's own."},
 			{Name: "connect_timeout", Type: transport.Duration, Default: defaultConnectTimeout.String(), Doc: "How long one attempt to connect may take."},
 		},
 		Blocks: []transport.Block{{
 			Name: "tls",
-			Doc:  "TLS towards the server. With the block, nats:// is encrypted too. ca, cert and key are PEM text or paths.",
+			Doc:  "TLS towards the server. With the block, nats:// is encrypted too. ca, cert and key are PEM text: file(\"ca.pem\").",
 			Schema: transport.Schema{Attributes: []transport.Attribute{
 				{Name: "ca", Type: transport.String, Doc: "Certificates of the authorities to trust, instead of the system's."},
 				{Name: "cert", Type: transport.String, Doc: "Client certificate, for servers that ask for one."},
@@ -110,7 +109,7 @@ func parseConfig(raw json.RawMessage) (config, []transport.Problem) {
 			wrong("nkey is not the seed of a user", "nkey")
 		}
 	}
-	if strings.Contains(c.Credentials, pemBegin) {
+	if text(c.Credentials, "credentials", wrong) {
 		if _, err := nkeys.ParseDecoratedJWT([]byte(c.Credentials)); err != nil {
 			wrong("credentials hold no user JWT", "credentials")
 		} else if _, err := nkeys.ParseDecoratedUserNKey([]byte(c.Credentials)); err != nil {
@@ -121,8 +120,13 @@ func parseConfig(raw json.RawMessage) (config, []transport.Problem) {
 		if (t.Cert == "") != (t.Key == "") {
 			wrong("cert and key belong together", "tls", "cert")
 		}
-		if strings.Contains(t.CA, pemBegin) && !x509.NewCertPool().AppendCertsFromPEM([]byte(t.CA)) {
+		if text(t.CA, "ca", wrong, "tls") && !x509.NewCertPool().AppendCertsFromPEM([]byte(t.CA)) {
 			wrong("ca holds no certificate", "tls", "ca")
+		}
+		if cert, key := text(t.Cert, "cert", wrong, "tls"), text(t.Key, "key", wrong, "tls"); cert && key {
+			if _, err := tls.X509KeyPair([]byte(t.Cert), []byte(t.Key)); err != nil {
+				wrong("cert and key are no pair", "tls", "cert")
+			}
 		}
 	}
 	return c, problems
@@ -144,7 +148,7 @@ func serverURL(s string) (*url.URL, error) {
 	return u, nil
 }
 
-// options are the client library's. It reads the files that the configuration names.
+// options are the client library's.
 func (c config) options(name string) ([]nats.Option, []string, error) {
 	opts := []nats.Option{nats.Name(name), nats.NoReconnect(), nats.DontRandomize(), nats.SkipHostLookup()}
 	timeout := defaultConnectTimeout
@@ -176,14 +180,7 @@ func (c config) options(name string) ([]nats.Option, []string, error) {
 	}
 	switch {
 	case c.Credentials != "":
-		text, err := textOrFile("credentials", c.Credentials)
-		if err != nil {
-			return nil, nil, err
-		}
-		if _, err := nkeys.ParseDecoratedUserNKey(text); err != nil {
-			return nil, nil, errors.New("credentials hold no user seed")
-		}
-		opts = append(opts, nats.UserCredentialBytes(text))
+		opts = append(opts, nats.UserCredentialBytes([]byte(c.Credentials)))
 	case c.NKey != "":
 		seed := []byte(strings.TrimSpace(c.NKey))
 		pair, err := nkeys.FromSeed(seed)
@@ -217,25 +214,13 @@ func (t *tlsConfig) load() (*tls.Config, error) {
 		InsecureSkipVerify: t.InsecureSkipVerify, //nolint:gosec // the site's author asks for it by this very name
 	}
 	if t.CA != "" {
-		pem, err := textOrFile("tls.ca", t.CA)
-		if err != nil {
-			return nil, err
-		}
 		conf.RootCAs = x509.NewCertPool()
-		if !conf.RootCAs.AppendCertsFromPEM(pem) {
+		if !conf.RootCAs.AppendCertsFromPEM([]byte(t.CA)) {
 			return nil, errors.New("tls.ca holds no certificate")
 		}
 	}
 	if t.Cert != "" {
-		cert, err := textOrFile("tls.cert", t.Cert)
-		if err != nil {
-			return nil, err
-		}
-		key, err := textOrFile("tls.key", t.Key)
-		if err != nil {
-			return nil, err
-		}
-		pair, err := tls.X509KeyPair(cert, key)
+		pair, err := tls.X509KeyPair([]byte(t.Cert), []byte(t.Key))
 		if err != nil {
 			return nil, fmt.Errorf("tls.cert and tls.key: %w", err)
 		}
@@ -246,20 +231,14 @@ func (t *tlsConfig) load() (*tls.Config, error) {
 
 const pemBegin = "-----BEGIN"
 
-// textOrFile returns value when it is the text itself, and otherwise what is in the file of that name.
-func textOrFile(what, value string) ([]byte, error) {
-	if strings.Contains(value, pemBegin) {
-		return []byte(value), nil
+// text reports whether a value is there and the text itself. A path is wrong: it would be read from wherever the program
+// happens to run, and past the folder to which file() is bound. The value is not repeated, it may be a secret.
+func text(value, name string, wrong func(message string, path ...string), in ...string) bool {
+	if value != "" && !strings.Contains(value, pemBegin) {
+		wrong(name+" has to be the text of the file, not its path: "+name+` = file("…")`, append(in, name)...)
+		return false
 	}
-	text, err := os.ReadFile(value)
-	if err != nil {
-		// Not the path: it may be a secret given where a path was expected.
-		if pathErr, ok := errors.AsType[*os.PathError](err); ok {
-			err = pathErr.Err
-		}
-		return nil, fmt.Errorf("%s is neither text nor a file that can be read: %w", what, err)
-	}
-	return text, nil
+	return value != ""
 }
 
 // duration is a time.Duration that is a string in JSON.

@@ -104,15 +104,12 @@ func TestConnectToSilenceEndsWithItsContext(t *testing.T) {
 func TestTLS(t *testing.T) {
 	a, other := brokers.NewAuthority(t), brokers.NewAuthority(t)
 	b := server(t, brokers.TLS(a))
-	text, err := os.ReadFile(a.CAFile())
-	if err != nil {
-		t.Fatal(err)
-	}
-	wantOK(t, try(t, map[string]any{"url": b.URL(), "tls": map[string]any{"ca": a.CAFile()}}))
-	wantOK(t, try(t, map[string]any{"url": "nats://" + b.Addr(), "tls": map[string]any{"ca": string(text)}}))
+	ca := read(t, a.CAFile())
+	wantOK(t, try(t, map[string]any{"url": b.URL(), "tls": map[string]any{"ca": ca}}))
+	wantOK(t, try(t, map[string]any{"url": "nats://" + b.Addr(), "tls": map[string]any{"ca": ca}}))
 	wantOK(t, try(t, map[string]any{"url": b.URL(), "tls": map[string]any{"insecure_skip_verify": true}}))
-	wantPermanent(t, try(t, map[string]any{"url": b.URL(), "tls": map[string]any{"ca": other.CAFile()}}))
-	wantPermanent(t, try(t, map[string]any{"url": b.URL(), "tls": map[string]any{"ca": a.CAFile(), "server_name": "elsewhere"}}))
+	wantPermanent(t, try(t, map[string]any{"url": b.URL(), "tls": map[string]any{"ca": read(t, other.CAFile())}}))
+	wantPermanent(t, try(t, map[string]any{"url": b.URL(), "tls": map[string]any{"ca": ca, "server_name": "elsewhere"}}))
 	wantPermanent(t, try(t, map[string]any{"url": b.URL()}))
 	wantPermanent(t, try(t, map[string]any{"url": "nats://" + b.Addr()}))
 
@@ -120,14 +117,28 @@ func TestTLS(t *testing.T) {
 	wantPermanent(t, try(t, map[string]any{"url": "tls://" + plain.Addr()}))
 }
 
+func read(t *testing.T, name string) string {
+	t.Helper()
+	text, err := os.ReadFile(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
+}
+
 func TestMutualTLS(t *testing.T) {
 	a, other := brokers.NewAuthority(t), brokers.NewAuthority(t)
 	b := server(t, brokers.MutualTLS(a))
-	cert, key := a.Client("flogate")
-	badCert, badKey := other.Client("flogate")
-	wantOK(t, try(t, map[string]any{"url": b.URL(), "tls": map[string]any{"ca": a.CAFile(), "cert": cert, "key": key}}))
+	pair := func(a *brokers.Authority) (cert, key string) {
+		certFile, keyFile := a.Client("flogate")
+		return read(t, certFile), read(t, keyFile)
+	}
+	ca := read(t, a.CAFile())
+	cert, key := pair(a)
+	badCert, badKey := pair(other)
+	wantOK(t, try(t, map[string]any{"url": b.URL(), "tls": map[string]any{"ca": ca, "cert": cert, "key": key}}))
 	// In TLS 1.3 the server's alert comes after the client is done, and can be lost when the server closes: no class is sure.
-	for _, block := range []map[string]any{{"ca": a.CAFile()}, {"ca": a.CAFile(), "cert": badCert, "key": badKey}} {
+	for _, block := range []map[string]any{{"ca": ca}, {"ca": ca, "cert": badCert, "key": badKey}} {
 		if err := try(t, map[string]any{"url": b.URL(), "tls": block}); err == nil || !strings.Contains(err.Error(), "tls") {
 			t.Errorf("got %v; want an error of TLS", err)
 		}
@@ -163,7 +174,7 @@ func nkey(t *testing.T, create func() (nkeys.KeyPair, error)) keys {
 	return keys{pair, public, string(seed)}
 }
 
-func TestCredentialsFile(t *testing.T) {
+func TestCredentials(t *testing.T) {
 	operator, account, user := nkey(t, nkeys.CreateOperator), nkey(t, nkeys.CreateAccount), nkey(t, nkeys.CreateUser)
 	encode := func(claims jwt.Claims, by keys) string {
 		t.Helper()
@@ -185,14 +196,9 @@ func TestCredentialsFile(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	path := filepath.Join(t.TempDir(), "user.creds")
-	if err := os.WriteFile(path, text, 0o600); err != nil {
-		t.Fatal(err)
-	}
 	wantOK(t, try(t, map[string]any{"url": b.URL(), "credentials": string(text)}))
-	wantOK(t, try(t, map[string]any{"url": b.URL(), "credentials": path}))
 	wantPermanent(t, try(t, map[string]any{"url": b.URL()}))
-	// A secret where a path was expected is not repeated.
+	// What is no credentials file is not repeated: it may be another secret.
 	wantPermanent(t, try(t, map[string]any{"url": b.URL(), "credentials": secret}))
 	stranger := nkey(t, nkeys.CreateUser)
 	wrong, err := jwt.FormatUserConfig(encode(jwt.NewUserClaims(stranger.public), nkey(t, nkeys.CreateAccount)), []byte(stranger.seed))
@@ -200,6 +206,45 @@ func TestCredentialsFile(t *testing.T) {
 		t.Fatal(err)
 	}
 	wantPermanent(t, try(t, map[string]any{"url": b.URL(), "credentials": string(wrong)}))
+}
+
+// A path would be read from wherever the program runs, past the folder to which file() is bound.
+func TestPathIsNotTakenForTheText(t *testing.T) {
+	a := brokers.NewAuthority(t)
+	cert, key := a.Client("flogate")
+	creds := filepath.Join(t.TempDir(), "user.creds")
+	if err := os.WriteFile(creds, []byte("-----BEGIN NATS USER JWT-----"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	d, _ := testDriver(t)
+	for _, tt := range []struct {
+		config map[string]any
+		want   []string
+	}{
+		{map[string]any{"credentials": creds}, []string{"credentials"}},
+		{map[string]any{"tls": map[string]any{"ca": a.CAFile()}}, []string{"tls.ca"}},
+		{map[string]any{"tls": map[string]any{"cert": cert, "key": key}}, []string{"tls.cert", "tls.key"}},
+		{map[string]any{"tls": map[string]any{"cert": read(t, cert), "key": key}}, []string{"tls.key"}},
+		{map[string]any{"tls": map[string]any{"ca": read(t, a.CAFile()), "cert": read(t, cert), "key": read(t, key)}}, nil},
+		{map[string]any{"tls": map[string]any{"cert": read(t, cert), "key": read(t, a.CAFile())}}, []string{"tls.cert"}},
+	} {
+		tt.config["url"] = "tls://h"
+		raw := obj(t, tt.config)
+		res, err := d.Validate(t.Context(), transport.ValidateRequest{Config: raw})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got []string
+		for _, p := range res.Problems {
+			got = append(got, strings.Join(p.Path, "."))
+			if !strings.Contains(p.Message, `file("`) && !strings.Contains(p.Message, "pair") || strings.Contains(p.Message, "user.creds") {
+				t.Errorf("message is %q; want advice, without the value", p.Message)
+			}
+		}
+		if diff := cmp.Diff(tt.want, got); diff != "" {
+			t.Errorf("problems of %s (-want +got):\n%s", raw, diff)
+		}
+	}
 }
 
 func TestValidateFindsEverythingAtOnce(t *testing.T) {
@@ -217,6 +262,9 @@ func TestValidateFindsEverythingAtOnce(t *testing.T) {
 			{Address: "a.>"},
 			{Address: "a", Options: json.RawMessage(`{"stream":"S"}`)},
 			{Options: json.RawMessage(`{"stream":"S","dedup":"off","create_stream":{}}`)},
+			{Address: "a", Options: json.RawMessage(`{"stream":"S","dedup":"source"}`)},
+			{Address: "a", Options: json.RawMessage(`{"stream":"S","dedup":"id"}`)},
+			{Address: "a"},
 		},
 	}
 	res, err := d.Validate(t.Context(), req)
@@ -231,7 +279,7 @@ func TestValidateFindsEverythingAtOnce(t *testing.T) {
 		}
 	}
 	want := []string{
-		"1/0 url", "1/0 password", "1/0 nkey", "1/0 tls.cert",
+		"1/0 url", "1/0 password", "1/0 nkey", "1/0 tls.cert", "1/0 tls.cert",
 		"2/0 address", "2/2 deliver", "2/2 double_ack", "2/3 deliver", "2/3 start_time", "2/3 deliver", "2/3 ack_wait", "2/3 create_stream.storage", "2/4 ",
 		"3/0 address", "3/2 create_stream.subjects",
 	}
@@ -249,5 +297,15 @@ func TestValidateFindsEverythingAtOnce(t *testing.T) {
 	}
 	if tr := res.Sinks[2]; !tr.Confirms || tr.Deduplicates || tr.Place != "" {
 		t.Errorf("the traits of a stream without dedup are %+v", tr)
+	}
+	if tr := res.Sinks[3]; !tr.Confirms || !tr.Deduplicates {
+		t.Errorf("the traits of a stream with ids of the source are %+v", tr)
+	}
+	// A message without an id would be doubled.
+	if tr := res.Sinks[4]; !tr.Confirms || tr.Deduplicates {
+		t.Errorf("the traits of a stream with the publisher's ids are %+v", tr)
+	}
+	if tr := res.Sinks[5]; tr.Confirms || tr.Deduplicates || tr.Place != "subject:a" || !strings.Contains(tr.Weakness, "set stream") {
+		t.Errorf("the traits of a sink without options are %+v", tr)
 	}
 }

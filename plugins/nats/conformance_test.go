@@ -99,8 +99,7 @@ func streamTarget(t *testing.T) transporttest.Target {
 		name, opts := options(t, subject)
 		p := odd(subject)
 		p.Source.Options = opts
-		// The suite gives ids to messages, not places at a source.
-		p.Sink.Options = obj(t, map[string]any{"stream": name, "dedup": dedupID, "create_stream": map[string]any{}})
+		p.Sink.Options = obj(t, map[string]any{"stream": name, "create_stream": map[string]any{}})
 		return p
 	}
 	g := target(t, func(t testing.TB) (transport.Source, transport.Sink) {

@@ -33,8 +33,9 @@ type conn struct {
 
 	version string // of the server: "2.15.2"
 
-	done chan struct{} // closed when the connection has ended
-	wg   sync.WaitGroup
+	done chan struct{}  // closed when the connection has ended
+	gone chan struct{}  // closed when its last goroutine has, too
+	wg   sync.WaitGroup // Add with mu held, and err nil
 
 	mu    sync.Mutex
 	err   error // why the connection has ended, an ErrClosed
@@ -64,13 +65,14 @@ func (d *driver) Connect(ctx context.Context, req transport.ConnectRequest) (tra
 		log:   d.log,
 		api:   "$JS.API",
 		done:  make(chan struct{}),
+		gone:  make(chan struct{}),
 		parts: make(map[part]struct{}),
 	}
 	timeout := defaultConnectTimeout
 	if cfg.ConnectTimeout > 0 {
 		timeout = time.Duration(cfg.ConnectTimeout)
 	}
-	sockets := &dialer{ctx: ctx, timeout: timeout}
+	sockets, stop := dialWith(ctx, timeout)
 	opts = append(opts,
 		nats.SetCustomDialer(sockets),
 		nats.PingInterval(pingInterval),
@@ -80,12 +82,6 @@ func (d *driver) Connect(ctx context.Context, req transport.ConnectRequest) (tra
 		nats.ErrorHandler(c.asyncError),
 		nats.ClosedHandler(func(nc *nats.Conn) { c.end(lost(nc.LastError())) }),
 	)
-	// The library cannot be told to stop connecting: its socket can.
-	stop := context.AfterFunc(ctx, func() {
-		if s := sockets.socket.Load(); s != nil {
-			s.Close()
-		}
-	})
 	nc, err := nats.Connect(strings.Join(servers, ","), opts...)
 	if !stop() && err == nil {
 		nc.Close()
@@ -99,6 +95,11 @@ func (d *driver) Connect(ctx context.Context, req transport.ConnectRequest) (tra
 		return nil, connectError(err)
 	}
 	c.nc = nc
+	go func() {
+		<-c.done
+		c.wg.Wait()
+		close(c.gone)
+	}()
 	if cfg.Domain == "" {
 		c.js, err = jetstream.New(nc)
 	} else {
@@ -107,7 +108,7 @@ func (d *driver) Connect(ctx context.Context, req transport.ConnectRequest) (tra
 	}
 	if err != nil {
 		nc.Close()
-		<-c.done
+		<-c.gone
 		return nil, transport.Permanent(err)
 	}
 	c.version = nc.ConnectedServerVersion()
@@ -188,14 +189,17 @@ func (c *conn) end(reason error) {
 	close(c.done) // once: the library calls once
 }
 
-// add makes p end with the connection.
-func (c *conn) add(p part) error {
+// add makes p end with the connection, which waits for run if that is not nil.
+func (c *conn) add(p part, run func()) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.err != nil {
 		return c.err
 	}
 	c.parts[p] = struct{}{}
+	if run != nil {
+		c.wg.Go(run)
+	}
 	return nil
 }
 
@@ -221,14 +225,8 @@ func (c *conn) Close(ctx context.Context) error {
 		}
 	}
 	c.nc.Close()
-	ended := make(chan struct{})
-	go func() {
-		c.wg.Wait()
-		<-c.done
-		close(ended)
-	}()
 	select {
-	case <-ended:
+	case <-c.gone:
 		return nil
 	case <-ctx.Done():
 		return ctx.Err()
@@ -254,6 +252,20 @@ func (c *conn) asyncError(_ *nats.Conn, sub *nats.Subscription, err error) {
 	default:
 		c.log.Warn("error of the connection", "err", err)
 	}
+}
+
+// forbiddenSubject returns the subject to which the server forbids us to publish.
+func forbiddenSubject(err error) (string, bool) {
+	_, rest, found := strings.Cut(err.Error(), "Publish to ")
+	if !found {
+		return "", false
+	}
+	quoted, err := strconv.QuotedPrefix(rest)
+	if err != nil {
+		return "", false
+	}
+	subject, err := strconv.Unquote(quoted)
+	return subject, err == nil
 }
 
 // names reports whether the server's complaint is about the subject.

@@ -27,6 +27,23 @@ type consumer struct {
 	ackWait time.Duration
 	// maxBatch bounds a pull, 0 for no bound.
 	maxBatch int
+	// clock is what the server's clock showed at the time of heard, or zero.
+	clock, heard time.Time
+}
+
+// minTTL is what is left at least of a message that has been delivered: the server has just found it to be alive, and
+// counts in seconds.
+const minTTL = time.Second
+
+// left returns what is left of the time to live of a message that was stored at the given time of the server's clock. Ours
+// may differ from that by any amount. Where the server does not tell its own, nothing is taken off: a message that lives
+// too long can be dealt with, one that is gone cannot.
+func (k *consumer) left(ttl time.Duration, stored, now time.Time) time.Duration {
+	if k.clock.IsZero() {
+		return ttl
+	}
+	age := k.clock.Add(now.Sub(k.heard)).Sub(stored)
+	return min(ttl, max(minTTL, ttl-max(0, age)))
 }
 
 // consumer finds or makes the durable consumer of a source, and puts it back to its acknowledgement floor: what a client
@@ -72,6 +89,7 @@ func (c *conn) consumer(ctx context.Context, src transport.Source, o sourceOptio
 		}
 	}
 	info := found.CachedInfo()
+	k.clock, k.heard = info.TimeStamp, time.Now()
 	k.ackWait, k.maxBatch = info.Config.AckWait, info.Config.MaxRequestBatch
 	for _, wait := range info.Config.BackOff {
 		k.ackWait = min(k.ackWait, wait)
@@ -82,6 +100,7 @@ func (c *conn) consumer(ctx context.Context, src transport.Source, o sourceOptio
 	if info, err = c.alone(ctx, found); err != nil {
 		return k, err
 	}
+	k.clock, k.heard = info.TimeStamp, time.Now()
 	if info.NumAckPending > 0 {
 		k.seen = info.Delivered.Stream
 		return k, c.rewind(ctx, k, info.Config)

@@ -23,7 +23,7 @@ type corePublisher struct {
 	ended   chan struct{}
 
 	mu     sync.Mutex
-	denied error // the server forbids the address
+	denied map[string]error // subjects that the server forbids, of those that were used
 }
 
 func (c *conn) publishCore(_ context.Context, sink transport.Sink, o sinkOptions) (transport.Publisher, error) {
@@ -37,14 +37,14 @@ func (c *conn) publishCore(_ context.Context, sink transport.Sink, o sinkOptions
 	}
 	ctx, stop := context.WithCancel(context.Background())
 	p.stop = stop
-	if err := c.add(p); err != nil {
-		stop()
-		return nil, err
-	}
-	c.wg.Go(func() {
+	err := c.add(p, func() {
 		defer close(p.ended)
 		p.confirm(ctx)
 	})
+	if err != nil {
+		stop()
+		return nil, err
+	}
 	return p, nil
 }
 
@@ -73,6 +73,9 @@ func (p *corePublisher) Publish(ctx context.Context, msgs []transport.Message) e
 			return err
 		}
 		msg, err := p.message(m)
+		if err == nil {
+			err = transport.Permanent(p.deniedTo(msg.Subject))
+		}
 		if err == nil {
 			err = p.conn.nc.PublishMsg(msg)
 		}
@@ -145,10 +148,7 @@ func (p *corePublisher) confirm(ctx context.Context) {
 				p.outbox.Fail(err)
 				return
 			}
-			p.mu.Lock()
-			denied := p.denied
-			p.mu.Unlock()
-			p.outbox.Done(1, n, denied)
+			p.outbox.Done(1, n, p.deniedTo(p.address))
 		}
 	}
 }
@@ -162,13 +162,29 @@ func (p *corePublisher) fail(reason error) {
 	p.stop()
 }
 
+// maxDenied bounds the subjects that are remembered as forbidden.
+const maxDenied = 1024
+
+// forbidden remembers the subject. Where each message goes to its own, the server may have said that to another publisher;
+// then it is as true for this one.
 func (p *corePublisher) forbidden(err error) {
-	if p.address == "" || !names(err, p.address) {
+	subject, ok := forbiddenSubject(err)
+	if !ok || p.address != "" && p.address != subject {
 		return
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.denied = err
+	if p.denied == nil || len(p.denied) >= maxDenied {
+		p.denied = make(map[string]error)
+	}
+	p.denied[subject] = err
+}
+
+// deniedTo returns the server's word on a subject that it forbids.
+func (p *corePublisher) deniedTo(subject string) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.denied[subject]
 }
 
 func (p *corePublisher) Close(ctx context.Context) error {

@@ -36,7 +36,7 @@ func (c *conn) subscribeCore(ctx context.Context, src transport.Source, o source
 	if s.sub, s.closed, err = c.subscribe(ctx, src.Address, o.Queue, s.receive); err != nil {
 		return nil, err
 	}
-	if err := c.add(s); err != nil {
+	if err := c.add(s, nil); err != nil {
 		<-s.closed
 		return nil, err
 	}

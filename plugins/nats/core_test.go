@@ -173,6 +173,37 @@ func TestForbiddenSubjectIsRefused(t *testing.T) {
 	}
 }
 
+// Where each message goes to its own subject, only those are refused whose subject is forbidden.
+func TestForbiddenSubjectOfOneMessageIsRefused(t *testing.T) {
+	b := server(t, brokers.Volatile(), brokers.Config(
+		`authorization { users: [ { user: u, password: p, permissions: { publish: { deny: ["no.>"] } } } ] }`))
+	d, _ := testDriver(t)
+	c := connectWith(t, d, "site/bus", map[string]any{"url": b.URL(), "username": "u", "password": "p"})
+	p := publisher(t, c, transport.Sink{Name: "out"})
+	n := uint64(0)
+	eventually(t, "a message is refused", func() bool {
+		if err := p.Publish(testContext(t), []transport.Message{{Address: "yes"}, {Address: "no.where"}}); err != nil {
+			t.Fatal(err)
+		}
+		n += 2
+		refused := false
+		for last := n - 2; last < n; {
+			cs, err := p.Confirms(testContext(t))
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, c := range cs {
+				if c.Refused != nil && (c.First != n || !transport.IsPermanent(c.Refused)) {
+					t.Fatalf("%v; want message %d alone to be refused", cs, n)
+				}
+				refused = refused || c.Refused != nil
+				last = c.Last
+			}
+		}
+		return refused
+	})
+}
+
 // Headers as other NATS clients write and read them.
 func TestCoreHeadersAreNative(t *testing.T) {
 	b := server(t, brokers.Volatile())

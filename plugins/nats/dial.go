@@ -17,26 +17,34 @@ const (
 	writeTimeout = 3 * time.Second
 )
 
-// dialer opens the sockets of one attempt to connect. The library knows no contexts.
-type dialer struct {
-	ctx     context.Context //nolint:containedctx // lives as long as one call of Connect
-	timeout time.Duration
-	socket  atomic.Pointer[socket]
-}
+// dialer opens sockets. The library knows no contexts.
+type dialer func(network, address string) (net.Conn, error)
 
 // Dial implements nats.CustomDialer.
-func (d *dialer) Dial(network, address string) (net.Conn, error) {
-	nd := net.Dialer{Timeout: d.timeout}
-	c, err := nd.DialContext(d.ctx, network, address)
-	if err != nil {
-		return nil, err
-	}
-	s := &socket{Conn: c}
-	d.socket.Store(s)
-	if d.ctx.Err() != nil { // or the AfterFunc of Connect has come too early to see it
-		c.Close()
-	}
-	return s, nil
+func (d dialer) Dial(network, address string) (net.Conn, error) { return d(network, address) }
+
+// dialWith returns the dialer of one attempt to connect, which ends with ctx: so does the socket, unless stop has been
+// called and returned true.
+func dialWith(ctx context.Context, timeout time.Duration) (d dialer, stop func() bool) {
+	var last atomic.Pointer[socket]
+	stop = context.AfterFunc(ctx, func() {
+		if s := last.Load(); s != nil {
+			s.Close()
+		}
+	})
+	return func(network, address string) (net.Conn, error) {
+		nd := net.Dialer{Timeout: timeout}
+		c, err := nd.DialContext(ctx, network, address)
+		if err != nil {
+			return nil, err
+		}
+		s := &socket{Conn: c}
+		last.Store(s)
+		if ctx.Err() != nil { // or the end of ctx has come too early to see it
+			c.Close()
+		}
+		return s, nil
+	}, stop
 }
 
 // socket is a connection that is closed by its first error. The library would drop what a failed write had in its buffer,

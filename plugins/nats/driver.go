@@ -94,7 +94,8 @@ func sinkTraits(sink transport.Sink, o sinkOptions) transport.Traits {
 		}
 		return t
 	}
-	t := transport.Traits{Confirms: true, Deduplicates: o.Dedup != dedupOff}
+	// With dedup = "id" a message without an id is doubled like anywhere else, and nobody knows beforehand which have one.
+	t := transport.Traits{Confirms: true, Deduplicates: o.Dedup == "" || o.Dedup == dedupSource}
 	if sink.Address != "" {
 		t.Place = "stream:" + o.Stream + "/" + sink.Address
 	}

@@ -112,6 +112,38 @@ func TestTTLIsWholeSeconds(t *testing.T) {
 	}
 }
 
+// The clocks of this machine and the server differ by hours; what is left of a message's time is none of their business.
+func TestAgeIsTakenFromTheServersClock(t *testing.T) {
+	heard := time.Date(2026, 1, 1, 12, 0, 0, 0, time.UTC)
+	for _, skew := range []time.Duration{0, -5 * time.Hour, 5 * time.Hour} {
+		server := heard.Add(skew)
+		k := consumer{clock: server, heard: heard}
+		for _, tt := range []struct {
+			name        string
+			stored, now time.Duration // since heard, each on its own clock
+			want        time.Duration
+		}{
+			{"just stored", 0, 0, time.Minute},
+			{"a while ago", -20 * time.Second, 0, 40 * time.Second},
+			{"a while before and after", -20 * time.Second, 10 * time.Second, 30 * time.Second},
+			{"stored after that", 10 * time.Second, 15 * time.Second, 55 * time.Second},
+			{"in the future, by a leader whose clock is ahead", time.Hour, 0, time.Minute},
+			{"about to end", -time.Minute, 0, minTTL},
+			{"overdue and alive", -time.Hour, 0, minTTL},
+		} {
+			if got := k.left(time.Minute, server.Add(tt.stored), heard.Add(tt.now)); got != tt.want {
+				t.Errorf("skew %v, %s: %v is left; want %v", skew, tt.name, got, tt.want)
+			}
+		}
+	}
+	if got := (&consumer{}).left(time.Minute, heard.Add(-time.Hour), heard); got != time.Minute {
+		t.Errorf("with a server that does not tell its time %v is left; want all of it", got)
+	}
+	if got := (&consumer{clock: heard, heard: heard}).left(time.Millisecond, heard, heard); got != time.Millisecond {
+		t.Errorf("%v is left; want no more than there was", got)
+	}
+}
+
 // Names that differ have different consumers, and every name can be one.
 func TestConsumerNames(t *testing.T) {
 	seen := map[string]bool{}

@@ -43,9 +43,16 @@ type streamPublisher struct {
 	stop    context.CancelFunc
 	ended   chan struct{}
 
-	mu       sync.Mutex
-	inFlight int
-	heard    time.Time // when the stream said something, or was first asked
+	mu    sync.Mutex
+	owed  []owed    // what the stream owes a word on, number n at n modulo its length, which is the window
+	out   int       // how many these are
+	heard time.Time // when the stream said something, or was first asked
+}
+
+// owed is a message on which the stream owes a word. The zero value is none.
+type owed struct {
+	number  uint64
+	subject string
 }
 
 func (c *conn) publishStream(ctx context.Context, sink transport.Sink, o sinkOptions) (transport.Publisher, error) {
@@ -73,6 +80,7 @@ func (c *conn) publishStream(ctx context.Context, sink transport.Sink, o sinkOpt
 		ttl:     stream.CachedInfo().Config.AllowMsgTTL,
 		timeout: defaultAckTimeout,
 		outbox:  transport.NewOutbox(o.window()),
+		owed:    make([]owed, o.window()),
 		replies: replies,
 		ended:   make(chan struct{}),
 	}
@@ -89,15 +97,15 @@ func (c *conn) publishStream(ctx context.Context, sink transport.Sink, o sinkOpt
 	}
 	watchCtx, stop := context.WithCancel(context.Background())
 	p.stop = stop
-	if err := c.add(p); err != nil {
+	err = c.add(p, func() {
+		defer close(p.ended)
+		p.watch(watchCtx)
+	})
+	if err != nil {
 		stop()
 		<-p.closed
 		return nil, err
 	}
-	c.wg.Go(func() {
-		defer close(p.ended)
-		p.watch(watchCtx)
-	})
 	return p, nil
 }
 
@@ -109,9 +117,9 @@ func (p *streamPublisher) Publish(ctx context.Context, msgs []transport.Message)
 		}
 		msg, err := p.message(&msgs[i], n)
 		if err == nil {
-			p.count(1)
+			p.sent(n, msg.Subject)
 			if err = p.conn.nc.PublishMsg(msg); err != nil {
-				p.count(-1)
+				p.answered(n)
 			}
 		}
 		if err != nil {
@@ -152,14 +160,26 @@ func (p *streamPublisher) message(m *transport.Message, n uint64) (*nats.Msg, er
 	return &nats.Msg{Subject: subject, Reply: p.replies + strconv.FormatUint(n, 10), Data: m.Body, Header: h}, nil
 }
 
-// count changes the number of messages that the stream owes a word on.
-func (p *streamPublisher) count(by int) {
+// sent notes that the stream owes a word on a message.
+func (p *streamPublisher) sent(n uint64, subject string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if by < 0 || p.inFlight == 0 {
+	if p.out == 0 {
 		p.heard = time.Now()
 	}
-	p.inFlight += by
+	p.out++
+	p.owed[n%uint64(len(p.owed))] = owed{number: n, subject: subject}
+}
+
+// answered notes that there is a word on a message, or will be none.
+func (p *streamPublisher) answered(n uint64) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.heard = time.Now()
+	if o := &p.owed[n%uint64(len(p.owed))]; o.number == n {
+		*o = owed{}
+		p.out--
+	}
 }
 
 // pubAck is a stream's word on a message.
@@ -178,7 +198,7 @@ func (p *streamPublisher) receive(msg *nats.Msg) {
 	if err != nil {
 		return
 	}
-	p.count(-1)
+	p.answered(n)
 	if len(msg.Data) == 0 && msg.Header.Get(headerStatus) == statusNoResponders {
 		p.fail(fmt.Errorf("no stream answers for message %d: stream %q is gone, or without a leader", n, p.stream))
 		return
@@ -217,7 +237,7 @@ func (p *streamPublisher) watch(ctx context.Context) {
 		case <-tick.C:
 		}
 		p.mu.Lock()
-		silent := p.inFlight > 0 && time.Since(p.heard) > p.timeout
+		silent := p.out > 0 && time.Since(p.heard) > p.timeout
 		p.mu.Unlock()
 		if silent {
 			p.fail(fmt.Errorf("stream %q has confirmed nothing for %s", p.stream, p.timeout))
@@ -235,15 +255,25 @@ func (p *streamPublisher) fail(reason error) {
 	p.stop()
 }
 
-// forbidden refuses what is out: the server gives no other word on it.
+// forbidden refuses what is out to the subject: the server gives no other word on it.
 func (p *streamPublisher) forbidden(err error) {
-	if p.sink.Address == "" || !names(err, p.sink.Address) {
+	subject, ok := forbiddenSubject(err)
+	if !ok {
 		return
 	}
+	var refused []uint64
 	p.mu.Lock()
-	p.inFlight = 0
+	for i, o := range p.owed {
+		if o.number > 0 && o.subject == subject {
+			refused = append(refused, o.number)
+			p.owed[i] = owed{}
+			p.out--
+		}
+	}
 	p.mu.Unlock()
-	p.outbox.Done(1, 1<<63, err)
+	for _, n := range refused {
+		p.outbox.Done(n, n, err)
+	}
 }
 
 func (p *streamPublisher) Close(ctx context.Context) error {

@@ -89,15 +89,15 @@ func (c *conn) subscribeStream(ctx context.Context, src transport.Source, o sour
 	}
 	tendCtx, stop := context.WithCancel(context.Background())
 	s.stop = stop
-	if err := c.add(s); err != nil {
+	err = c.add(s, func() {
+		defer close(s.ended)
+		s.tend(tendCtx)
+	})
+	if err != nil {
 		stop()
 		<-s.closed
 		return nil, err
 	}
-	c.wg.Go(func() {
-		defer close(s.ended)
-		s.tend(tendCtx)
-	})
 	return s, nil
 }
 
@@ -149,7 +149,7 @@ func (s *streamSubscription) message(msg *nats.Msg, meta *nats.MsgMetadata, now 
 		m.Redelivered, m.Attempt = true, 0 // the count began anew
 	}
 	if ttl > 0 {
-		m.TTL = max(time.Millisecond, ttl-now.Sub(meta.Timestamp))
+		m.TTL = s.consumer.left(ttl, meta.Timestamp, now)
 	}
 	return m
 }

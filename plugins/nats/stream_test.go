@@ -581,3 +581,72 @@ func TestLargeMessagesPassAmongSmallOnes(t *testing.T) {
 		t.Errorf("floor %d after %d deliveries; want %d and %d", info.AckFloor.Stream, info.Delivered.Consumer, n, n)
 	}
 }
+
+func outstanding(p *streamPublisher) int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.out
+}
+
+// A stream gives no word on a message that the server has not let through. It is refused, those beside it are not, and the
+// silence of the stream is still noticed afterwards.
+func TestForbiddenSubjectOfAStreamIsRefused(t *testing.T) {
+	for _, address := range []string{"", "s.no"} {
+		t.Run("address "+address, func(t *testing.T) {
+			b := server(t, brokers.Config(`authorization { users: [`+
+				`{ user: u, password: p, permissions: { publish: { deny: ["s.no"] } } }, { user: root, password: p } ] }`))
+			_, js := peer(t, "nats://root:p@"+b.Addr())
+			makeStream(t, js, jetstream.StreamConfig{Name: "S", Subjects: []string{"s.>"}})
+			d, _ := testDriver(t)
+			c := connectWith(t, d, "site/bus", map[string]any{"url": b.URL(), "username": "u", "password": "p"})
+			opts := map[string]any{"stream": "S", "ack_timeout": "1s"}
+			p := publisher(t, c, transport.Sink{Name: "out", Address: address, Options: obj(t, opts)})
+			to := func(subjects ...string) (ms []transport.Message) {
+				for _, s := range subjects {
+					ms = append(ms, transport.Message{Address: s})
+				}
+				return ms
+			}
+			sent := 0
+			for _, subjects := range [][]string{{"s.a", "s.no", "s.b", "s.no", "s.c"}, {"s.no"}, {"s.a", "s.a"}} {
+				if err := p.Publish(testContext(t), to(subjects...)); err != nil {
+					t.Fatal(err)
+				}
+				base := sent
+				for sent += len(subjects); base < sent; {
+					cs, err := p.Confirms(testContext(t))
+					if err != nil {
+						t.Fatalf("confirms: %v", err)
+					}
+					for _, c := range cs {
+						for n := c.First; n <= c.Last; n++ {
+							forbidden := address != "" || subjects[int(n)-1-(sent-len(subjects))] == "s.no"
+							if (c.Refused != nil) != forbidden || forbidden && !transport.IsPermanent(c.Refused) {
+								t.Errorf("message %d: %v; want it to be refused: %t", n, c.Refused, forbidden)
+							}
+						}
+						base = int(c.Last)
+					}
+				}
+			}
+			if out := outstanding(p.(*streamPublisher)); out != 0 {
+				t.Errorf("the stream owes %d words after all were given", out)
+			}
+		})
+	}
+}
+
+// A word that comes late is no word on another message.
+func TestSilenceIsNoticedAfterARefusal(t *testing.T) {
+	p := &streamPublisher{outbox: transport.NewOutbox(8), owed: make([]owed, 8)}
+	for n := uint64(1); n <= 3; n++ {
+		p.sent(n, "no")
+	}
+	p.forbidden(fmt.Errorf("%w: Permissions Violation for Publish to %q", nats.ErrPermissionViolation, "no"))
+	p.answered(1) // the server had let it through, before
+	p.sent(4, "no")
+	p.answered(2)
+	if out := outstanding(p); out != 1 {
+		t.Errorf("%d words are owed; want one, on message 4", out)
+	}
+}
