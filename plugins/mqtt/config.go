@@ -23,8 +23,9 @@ const (
 	minKeepAlive     = 100 * time.Millisecond
 	maxKeepAlive     = time.Hour
 
-	// defaultMaxMessage lets the largest body that every part of the gateway passes go to any topic.
-	defaultMaxMessage = 17 << 20
+	// defaultMaxMessage lets the largest body that every part of the gateway passes go to any topic. It is also what
+	// `flogate broker` takes.
+	defaultMaxMessage = 16<<20 + 128<<10
 	// protocolMaxMessage is the largest packet that MQTT can express.
 	protocolMaxMessage = 1<<28 - 1
 

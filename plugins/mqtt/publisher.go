@@ -200,8 +200,8 @@ func (p *publisher) confirm() {
 			}
 			last = m.number
 			if p.qos > 0 {
-				p.conn.flights.end(p, 1)
 				p.conn.suspect.confirmed(m.topic, m.body)
+				p.conn.flights.end(p, 1)
 			}
 			select {
 			case m = <-p.sent:

@@ -25,6 +25,10 @@ const (
 	shortLife = 30 * time.Second
 	// carefulTime is how long only one message at a time is on its way, once two such connections were lost in a row.
 	carefulTime = 10 * time.Second
+	// yieldTime is how long a message that is suspected lets others go first on a new connection: whether the broker takes
+	// those is what decides.
+	yieldTime = time.Second
+	yieldStep = 10 * time.Millisecond
 	// verdictTime is for how long the same message is refused without another try.
 	verdictTime = 10 * time.Minute
 	// plainlyLarge is a packet whose size may be what a broker dislikes.
@@ -78,6 +82,13 @@ func (s *suspicion) confirmed(topic string, body []byte) {
 		return
 	}
 	s.others = true
+}
+
+// unclear reports whether the message is suspected, and no other has been confirmed since.
+func (s *suspicion) unclear(topic string, body []byte) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.alone > 0 && !s.others && messageSize(topic, body) == s.size && digestOf(topic, body) == s.digest
 }
 
 // guilty reports whether the broker closes the connection over the message. There has to be a sign that it would take
@@ -148,8 +159,27 @@ func newFlights(careful bool) *flights {
 	return f
 }
 
+// yield waits while others should go first.
+func (f *flights) yield(ctx context.Context, p *publisher, topic string, body []byte) error {
+	for time.Since(f.began) < yieldTime && p.conn.suspect.unclear(topic, body) {
+		select {
+		case <-time.After(yieldStep):
+		case <-p.conn.ended:
+			return p.conn.failed()
+		case <-p.quit:
+			return transport.ErrClosed
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	return nil
+}
+
 // begin waits until a message may be sent, and counts it.
 func (f *flights) begin(ctx context.Context, p *publisher, topic string, body []byte) error {
+	if err := f.yield(ctx, p, topic, body); err != nil {
+		return err
+	}
 	for {
 		f.mu.Lock()
 		careful := !f.careful.IsZero() && time.Now().Before(f.careful)
