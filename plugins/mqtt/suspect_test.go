@@ -183,7 +183,7 @@ func hangUp(confirmed int) func(net.Conn, *bufio.Reader) {
 // nats-server does that while its disk is full, and so does a broker that crashes over and over.
 func TestNothingIsRefusedByABrokerThatTakesNothing(t *testing.T) {
 	e := &edge{sink: transport.Sink{Name: "e", Address: "a"}, msgs: messages(3, strings.Repeat("x", 2*plainlyLarge))}
-	run(t, New(slog.New(slog.DiscardHandler)), pretend(t, hangUp(0)), 5, e)
+	run(t, New(slog.New(slog.DiscardHandler)), pretend(t, hangUp(0)), 7, e)
 	if e.done > 0 || len(e.refused) > 0 {
 		t.Errorf("%d done, refused %v; want nothing", e.done, e.refused)
 	}
