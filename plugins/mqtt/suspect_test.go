@@ -64,7 +64,7 @@ func run(t *testing.T, d transport.Driver, url string, lives int, edges ...*edge
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
 	defer cancel()
-	for life := 0; life < lives; life++ {
+	for range lives {
 		c, err := d.Connect(ctx, transport.ConnectRequest{Name: "site/hall", Config: configure("url", url)})
 		if err != nil {
 			t.Fatal(err)
