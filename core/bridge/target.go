@@ -35,6 +35,15 @@ const (
 // maxBatch is how many messages are given to a publisher at once: as many as the wire puts into a frame.
 const maxBatch = 64
 
+// A sink that fails again before closeBy windows have been confirmed is one that takes some messages and not others, like a
+// queue that is full: after the second such failure minPatience messages go one by one before more are allowed, then four
+// times as many, up to maxPatience. One failure by itself (a connection is lost) costs no patience.
+const (
+	closeBy     = 4
+	minPatience = 16
+	maxPatience = 256
+)
+
 // target is a Target at work. What is commented with mu is guarded by the feed's.
 type target struct {
 	cfg  Target
@@ -44,6 +53,9 @@ type target struct {
 	confirmed uint64      // mu: everything before is confirmed
 	first     uint64      // mu: the position of the publisher's message 1
 	allowed   uint64      // mu: how many may be sent and not confirmed; 0 for as many as there are
+	steady    uint64      // mu: how many were confirmed since the last failure
+	failed    uint64      // mu: confirmed at the last failure
+	patience  uint64      // mu: how many have to be confirmed one by one before more are allowed
 	gone      bool        // mu: the feed has forgotten it: its positions mean nothing any more
 	cond      Condition   // mu: the sink's
 	held      Condition   // mu: the dead letter's trouble
@@ -118,7 +130,13 @@ func (t *target) publish(ctx, work context.Context) error {
 		// Slowly at first. A sink that has refused for a while (a full queue) takes some of what comes next and not the rest:
 		// with one message on the way there is nothing behind it that could be taken before it. And a message over which a
 		// broker closes the connection is then alone, so that one can see which it is.
-		t.allowed = 1
+		t.allowed, t.steady = 1, 0
+		if t.confirmed-t.failed < closeBy*uint64(len(t.feed.window)) {
+			t.patience = min(max(4*t.patience, minPatience), maxPatience)
+		} else {
+			t.patience = 0
+		}
+		t.failed = t.confirmed
 	}
 	t.sent = t.confirmed
 	t.lastWord = time.Now()
@@ -263,7 +281,7 @@ func (t *target) take(ctx context.Context, c transport.Confirm) error {
 		wake(t.more) // send may wait for this, see skip
 	}
 	t.lastWord = time.Now()
-	if t.allowed > 0 {
+	if t.steady += to - from; t.allowed > 0 && t.steady > t.patience {
 		if t.allowed *= 2; t.allowed >= uint64(len(f.window)) {
 			t.allowed = 0
 		}

@@ -1,9 +1,9 @@
 // Package transport is the contract between the gateway and what connects it to a kind of broker.
 //
 // A [Driver] opens connections to one kind of broker (MQTT, AMQP 0-9-1, NATS). A [Conn] is one life of one connection:
-// when it is lost it is gone, and whoever wants another asks the driver again. Drivers therefore never reconnect, never
-// retry, and never remember: one back-off policy in one place (core/broker), and no acknowledgement that could go to the
-// wrong life of a connection.
+// when it is lost it is gone, and whoever wants another asks the driver again. Drivers therefore never reconnect and
+// never retry, and carry no delivery and no message from one life into the next: one back-off policy in one place
+// (core/broker), and no acknowledgement that could go to the wrong life of a connection.
 //
 // Messages come in through a [Subscription] and go out through a [Publisher]. Both are pipelined: many messages are in
 // flight at a time, and the word of the broker follows later. The guarantee of the gateway rests on two promises:
