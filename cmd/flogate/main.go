@@ -44,7 +44,7 @@ func usagef(format string, args ...any) error {
 }
 
 // errReported ends a command whose error has been shown already.
-var errReported = errors.New("reported")
+var errReported = errors.New("it is not valid")
 
 // app is what every command has at hand.
 type app struct {

@@ -71,6 +71,7 @@ type runner struct {
 	guard   func() *process.Guard // starts it for the first participant
 	played  atomic.Bool           // there was one
 	hup     <-chan os.Signal
+	changed <-chan struct{} // has an element when the state of an edge has changed
 
 	mu           sync.Mutex
 	site         *config.Site
@@ -118,14 +119,22 @@ func (a *app) runSite(ctx context.Context, path string) error {
 	if err != nil {
 		return err
 	}
+	changed := make(chan struct{}, 1)
+	poke := func() {
+		select {
+		case changed <- struct{}{}:
+		default:
+		}
+	}
 	r := &runner{
 		app: a, log: log, path: path, started: time.Now(), host: host, tasks: newTasks(log),
-		net:          network.New(network.Config{Drain: site.Drain, Log: log}),
+		net:          network.New(network.Config{Drain: site.Drain, Log: log, Changed: poke}),
 		processes:    make(map[string]*plugin.Process),
 		own:          make(map[string]admin.Plugin),
 		participants: make(map[string]admin.Participant),
 		files:        diags.Files,
 		hup:          hup,
+		changed:      changed,
 	}
 	r.guard = sync.OnceValue(func() *process.Guard {
 		guard, err := startGuard()
@@ -199,7 +208,9 @@ func (r *runner) apply(ctx context.Context, site *config.Site) error {
 	if first {
 		// A broker of our own is waited for a moment, or the first thing that a person reads is that it is not there.
 		r.tasks.apply(ctx, r.wanted(site))
-		r.awaitEmbedded(ctx, len(site.Embedded))
+		if err := r.awaitEmbedded(ctx, len(site.Embedded)); err != nil {
+			return err
+		}
 	}
 	r.net.Apply(network.Wanted{Brokers: brokers, Plan: makePlan(site)})
 	r.tasks.apply(ctx, r.wanted(site))
@@ -211,29 +222,32 @@ func (r *runner) apply(ctx context.Context, site *config.Site) error {
 // embeddedTime bounds how long a start waits for brokers of our own: they need a tenth of it where nothing is wrong.
 const embeddedTime = 2 * time.Second
 
-// awaitEmbedded blocks until so many brokers of our own are ready, or one is not and says why, or time is up.
-func (r *runner) awaitEmbedded(ctx context.Context, n int) {
+// awaitEmbedded blocks until so many brokers of our own are ready, or time is up. One that cannot start is an error: where its
+// address is taken, everything would go to whoever has it.
+func (r *runner) awaitEmbedded(ctx context.Context, n int) error {
 	ctx, cancel := context.WithTimeout(ctx, embeddedTime)
 	defer cancel()
 	look := time.NewTicker(5 * time.Millisecond)
 	defer look.Stop()
 	for {
-		ready, failed := 0, false
+		ready, failed := 0, error(nil)
 		r.mu.Lock()
 		for _, p := range r.own {
 			if p.Up {
 				ready++
 			}
-			failed = failed || p.Reason != ""
+			if p.Reason != "" {
+				failed = fmt.Errorf("%s does not start: %s", p.Name, p.Reason)
+			}
 		}
 		r.mu.Unlock()
-		if ready >= n || failed {
-			return
+		if ready >= n || failed != nil {
+			return failed
 		}
 		select {
 		case <-look.C:
 		case <-ctx.Done():
-			return
+			return nil // it is slow, and nothing is wrong yet
 		}
 	}
 }
@@ -501,8 +515,9 @@ func nameApart(plugins []admin.Plugin) {
 // show prints a line for an edge when something has changed on it: its state at once, its rate now and then.
 func (r *runner) show(ctx context.Context) {
 	const (
-		look = time.Second
-		pace = 5 * time.Second // between two lines of one edge that only carries
+		look  = time.Second
+		pace  = 5 * time.Second       // between two lines of one edge that only carries
+		quiet = 50 * time.Millisecond // after a change: an edge that opens passes through several states at once
 	)
 	type line struct {
 		state, reason string
@@ -515,6 +530,11 @@ func (r *runner) show(ctx context.Context) {
 	for {
 		select {
 		case <-tick.C:
+		case <-r.changed:
+			select {
+			case <-time.After(quiet):
+			case <-ctx.Done():
+			}
 		case <-ctx.Done():
 			return
 		}

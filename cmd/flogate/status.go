@@ -33,6 +33,7 @@ taken from the site file. Exit code 5 means that nobody answers there.`,
 			if site != "" && !cmd.Flags().Changed("admin") {
 				s, err := a.look(cmd.Context(), site)
 				if err != nil {
+					fmt.Fprintln(a.stderr, "flogate: the gateway can be asked all the same: flogate status --admin ADDRESS")
 					return err
 				}
 				if s.Listen.Admin == "" {
@@ -94,11 +95,11 @@ func printStatus(w io.Writer, s admin.Status, now time.Time) error {
 		fmt.Fprintf(t, "the last change of the site file was not taken over:\n%s\n", s.Reload)
 	}
 	if len(s.Edges) > 0 {
-		fmt.Fprint(t, "\nEDGE\tSTATE\tFOR\tRATE\tMESSAGES\tIN FLIGHT\tDEAD\tGUARANTEE\tREASON\n")
+		fmt.Fprint(t, "\nEDGE\tSTATE\tFOR\tRATE\tMESSAGES\tIN FLIGHT\tDEAD\tREJECTED\tGUARANTEE\tREASON\n")
 	}
 	for _, e := range s.Edges {
-		fmt.Fprintf(t, "%s\t%s\t%s\t%.1f/s\t%d\t%d\t%d\t%s\t%s\n",
-			e.ID, e.State, age(e.Since), e.Rate, e.Messages, e.InFlight, e.DeadLetters, e.Guarantee, clean(e.Reason))
+		fmt.Fprintf(t, "%s\t%s\t%s\t%.1f/s\t%d\t%d\t%d\t%d\t%s\t%s\n",
+			e.ID, e.State, age(e.Since), e.Rate, e.Messages, e.InFlight, e.DeadLetters, e.Rejected, e.Guarantee, clean(e.Reason))
 	}
 	for _, e := range s.Edges {
 		if e.Warning != "" {

@@ -30,6 +30,7 @@ const (
 	HeaderDeadEdge  = "flogate-dead-edge"  // the edge on which it was
 	HeaderDeadTime  = "flogate-dead-time"  // when, RFC 3339 in UTC
 	HeaderDeadFrom  = "flogate-dead-from"  // the address at which it came in
+	HeaderDeadBody  = "flogate-dead-body"  // "omitted, N bytes" where the body was too large to pass
 )
 
 // maxBatch is how many messages are given to a publisher at once: as many as the wire puts into a frame.
@@ -305,7 +306,8 @@ func (t *target) refused(ctx context.Context, p uint64, cause error) error {
 		t.stats.rejected++
 	}
 	f.mu.Unlock()
-	f.cfg.Log.Warn("message refused", "edge", t.cfg.ID, "error", cause, "dead_letter", t.cfg.OpenDeadLetter != nil)
+	f.cfg.Log.Warn("message refused", "edge", t.cfg.ID, "error", cause,
+		"dead_letter", t.cfg.OpenDeadLetter != nil, "body_kept", t.cfg.OpenDeadLetter != nil && d.TooLarge == 0)
 	if t.cfg.OpenDeadLetter == nil {
 		return nil
 	}
@@ -315,6 +317,9 @@ func (t *target) refused(ctx context.Context, p uint64, cause error) error {
 		transport.Header{Name: HeaderDeadEdge, Value: t.cfg.ID},
 		transport.Header{Name: HeaderDeadFrom, Value: d.Address},
 		transport.Header{Name: HeaderDeadTime, Value: time.Now().UTC().Format(time.RFC3339Nano)})
+	if d.TooLarge > 0 {
+		letter.Headers = append(letter.Headers, transport.Header{Name: HeaderDeadBody, Value: fmt.Sprintf("omitted, %d bytes", d.TooLarge)})
+	}
 	letter.Durable = true
 	letter.Retain = false // a dead letter is an event, not the last value of an address
 	var retry retry

@@ -148,6 +148,11 @@ func (l *loader) checkPorts() {
 			continue
 		}
 		for _, n := range g.Graph.Graph.Nodes {
+			if guess := l.misspelt(g.Graph.Graph, n.ID); guess != "" {
+				l.diags.add(Warning, g.label, "Missing participant",
+					"The graph %q has a node %q, and there is no participant of this role: its edges will be pending.%s",
+					g.Name, n.ID, guess)
+			}
 			if p := l.participant(n.ID); p != nil && p.Component != "" && n.Component != "" && p.Component != n.Component {
 				l.diags.add(Warning, p.label, "Another component",
 					"The graph %q has %q as a %s, and here it is a %s.", g.Name, n.ID, n.Component, p.Component)
@@ -185,6 +190,21 @@ func (l *loader) checkPorts() {
 			want(i.Tgt, true)
 		}
 	}
+}
+
+// misspelt guesses at the participant that a node without one was meant to be: one that the graph does not use. Without a guess
+// there is nothing to say: participants may come later.
+func (l *loader) misspelt(g *graph.Graph, node string) string {
+	if l.participant(node) != nil {
+		return ""
+	}
+	var idle []string
+	for _, p := range l.participants {
+		if _, used := g.Node(p.Role); !used {
+			idle = append(idle, p.Role)
+		}
+	}
+	return didYouMean(node, idle)
 }
 
 // validate lets each broker's driver check the broker and everything on it.

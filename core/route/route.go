@@ -218,8 +218,8 @@ func (p *planner) edge(g Graph, e graph.Edge) {
 		out.Refused = fmt.Sprintf("%s is required, and the edge is %s: %s", want, out.Guarantee, out.Weakness)
 	}
 	if out.settings.DeadLetter != (Place{}) && !out.settings.DeadLetterTraits.Confirms {
-		weak := fmt.Sprintf("a dead letter on %s can be lost: %s", out.settings.DeadLetter.Broker,
-			weakness("nobody confirms it", out.settings.DeadLetterTraits.Weakness))
+		weak := fmt.Sprintf("a dead letter at %s on %s can be lost, because nobody confirms it there: name another broker with dead_letter_broker",
+			out.settings.DeadLetter.Address, out.settings.DeadLetter.Broker)
 		if AtLeastOnce.rank() <= out.settings.Require.rank() && out.Refused == "" {
 			out.Refused = fmt.Sprintf("%s is required, and %s", out.settings.Require, weak)
 		} else {

