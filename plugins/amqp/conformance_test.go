@@ -95,10 +95,7 @@ func exchangePair() (transport.Source, transport.Sink) {
 func TestQueuesKeepTheContract(t *testing.T) {
 	broker := brokers.OwnRabbitMQ(t)
 	g := target(t, broker, queuePair)
-	g.Restart = func(testing.TB) {
-		broker.Kill()
-		broker.Start()
-	}
+	g.Restart = func(testing.TB) { broker.Restart() }
 	g.Block = func(testing.TB) func() {
 		broker.Ctl("set_vm_memory_high_watermark", "absolute", "1MB")
 		return func() { broker.Ctl("set_vm_memory_high_watermark", "0.4") }
