@@ -1,9 +1,7 @@
 package main
 
 import (
-	"context"
 	"errors"
-	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
@@ -16,6 +14,8 @@ import (
 	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/flogate/flogate/test/brokers"
 )
 
 // TestMain makes this test the program too, under the name flogate, on the path of the scripts. What the program starts by
@@ -37,11 +37,7 @@ func TestScripts(t *testing.T) {
 		UpdateScripts:       os.Getenv("UPDATE") != "",
 		Setup: func(env *testscript.Env) error {
 			for _, name := range []string{"ADMIN", "MQTT", "NATS"} {
-				address, err := freeAddress()
-				if err != nil {
-					return err
-				}
-				env.Setenv(name, address)
+				env.Setenv(name, brokers.FreeAddress(t))
 			}
 			// Not the work folder: the path of a socket in it would be too long.
 			dir, err := os.MkdirTemp("", "fg")
@@ -60,20 +56,6 @@ func TestScripts(t *testing.T) {
 			"signal": signalProcess,
 		},
 	})
-}
-
-// freeAddress returns a loopback address at which nothing listens, below the range from which the kernel takes the ports of
-// outgoing connections.
-func freeAddress() (string, error) {
-	const low, high = 10_000, 32_000
-	for range 1000 {
-		address := net.JoinHostPort("127.0.0.1", strconv.Itoa(low+rand.IntN(high-low)))
-		l, err := (&net.ListenConfig{}).Listen(context.Background(), "tcp", address)
-		if err == nil {
-			return address, l.Close()
-		}
-	}
-	return "", errors.New("no free port")
 }
 
 // exits runs a program that has to end with an exit code:

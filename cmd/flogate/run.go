@@ -298,10 +298,19 @@ func (r *runner) brokers(site *config.Site) (brokers []network.Broker, processes
 			p := r.host.Use(found[i], key)
 			processes[b.ID()] = p
 			nb.Driver = p.Driver
+			nb.Trouble = func() string { return troubleOf(p.State()) }
 		}
 		brokers = append(brokers, nb)
 	}
 	return brokers, processes, nil
+}
+
+// troubleOf says what is wrong with a plugin that does not serve; empty if nothing is, or it has only not started yet.
+func troubleOf(s plugin.State) string {
+	if s.Phase == plugin.Ready || s.Reason == "" {
+		return ""
+	}
+	return fmt.Sprintf("plugin %s is %s: %s", s.Type, s.Phase, s.Reason)
 }
 
 // brokerVersion changes when a broker has to be connected anew. It is a hash because the configuration holds secrets.

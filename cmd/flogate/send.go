@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/url"
 	"os"
 	"slices"
@@ -51,6 +52,9 @@ func (a *app) connect(ctx context.Context, w *where) (transport.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := w.checkOptions(ctx, driver); err != nil {
+		return nil, err
+	}
 	conn, err := driver.Connect(ctx, req)
 	switch {
 	case err == nil:
@@ -75,6 +79,37 @@ func redactURL(s string) string {
 		return u.Redacted()
 	}
 	return s
+}
+
+// checkOptions refuses options that the transport does not know, which drivers pass over.
+func (w *where) checkOptions(ctx context.Context, driver transport.Driver) error {
+	if w.options == "" {
+		return nil
+	}
+	var given map[string]json.RawMessage
+	if err := json.Unmarshal([]byte(w.options), &given); err != nil {
+		return usagef("--options is no JSON object: %w", err)
+	}
+	d, err := driver.Describe(ctx)
+	if err != nil {
+		return err
+	}
+	var known []string
+	for _, s := range []transport.Schema{d.Source, d.Sink} {
+		for _, at := range s.Attributes {
+			known = append(known, at.Name)
+		}
+		for _, b := range s.Blocks {
+			known = append(known, b.Name)
+		}
+	}
+	slices.Sort(known)
+	for _, name := range slices.Sorted(maps.Keys(given)) {
+		if !slices.Contains(known, name) {
+			return usagef("--options: %s has no option %q; it has %s", d.Name, name, strings.Join(slices.Compact(known), ", "))
+		}
+	}
+	return nil
 }
 
 func (a *app) sendCommand() *cobra.Command {

@@ -165,3 +165,24 @@ func TestEdgeThatIsHeldUpByItsSiblingSaysSo(t *testing.T) {
 	s.await("a.out -> b.in", network.Blocked, "held up by a.out -> c.in")
 	s.q.Resume()
 }
+
+func TestTroubleOfWhatServesABrokerExplainsMoreThanTheLostConnection(t *testing.T) {
+	s := newSite(t)
+	trouble := func() string { return "plugin memory is waiting: killed" }
+	g, err := graph.ParseFBP("test.fbp", []byte("a(x) OUT -> IN b(x)"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	tr := transport.Traits{Acks: true, Confirms: true}
+	in := route.Input{Graphs: []route.Graph{{Name: "main", Graph: g}}, Participants: map[string]route.Participant{
+		"a": {Outports: map[string]route.Port{"out": {Broker: "m", Address: "queue/a.out", Traits: tr}}},
+		"b": {Inports: map[string]route.Port{"in": {Broker: "q", Address: "queue/b.in", Traits: tr}}},
+	}}
+	q := s.broker("q", s.q)
+	q.Trouble = trouble
+	s.net.Apply(network.Wanted{Plan: route.Make(in), Brokers: []network.Broker{s.broker("m", s.m), q}})
+	s.await("a.out -> b.in", network.Flowing, "") // connected: what is wrong elsewhere does not matter
+	s.q.RefuseConnections(errors.New("EOF"))
+	s.q.KillConnections("EOF")
+	s.await("a.out -> b.in", network.Broken, "plugin memory is waiting: killed")
+}

@@ -37,6 +37,9 @@ type Broker struct {
 	Version string
 	Request transport.ConnectRequest
 	Driver  func(ctx context.Context) (transport.Driver, error)
+	// Trouble says what is wrong with what serves the driver, such as a process that has ended; empty if nothing is. It explains
+	// more than the loss of the connection that came of it. It must not block, and may be nil.
+	Trouble func() string
 }
 
 // Config is what a Network needs.

@@ -170,7 +170,13 @@ func (n *Network) end(id string, c bridge.Condition) (State, string) {
 		return Broken, id + " is being replaced"
 	}
 	b := run.broker.State()
+	trouble := ""
+	if run.spec.Trouble != nil {
+		trouble = run.spec.Trouble()
+	}
 	switch {
+	case b.Phase == broker.Connecting && trouble != "":
+		return Broken, trouble
 	case b.Phase == broker.Connecting && b.Reason == "":
 		return Pending, id + " is being connected"
 	case b.Phase == broker.Connecting:

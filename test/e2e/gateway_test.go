@@ -6,7 +6,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -17,6 +16,7 @@ import (
 	"time"
 
 	"github.com/flogate/flogate/core/admin"
+	"github.com/flogate/flogate/test/brokers"
 )
 
 // program is the built flogate.
@@ -73,7 +73,7 @@ func (b *buffer) String() string {
 // newGateway writes a site file, adding the listen block, and starts the gateway on it.
 func newGateway(t testing.TB, hcl string) *gateway {
 	t.Helper()
-	g := &gateway{t: t, admin: freeAddress(t), site: filepath.Join(t.TempDir(), "site.hcl"), output: &buffer{}}
+	g := &gateway{t: t, admin: brokers.FreeAddress(t), site: filepath.Join(t.TempDir(), "site.hcl"), output: &buffer{}}
 	g.write(hcl)
 	g.start()
 	t.Cleanup(func() {
@@ -168,14 +168,4 @@ func (g *gateway) flowing() {
 		}
 		return len(s.Edges) > 0
 	})
-}
-
-func freeAddress(t testing.TB) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = l.Close() }()
-	return l.Addr().String()
 }
