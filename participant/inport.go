@@ -9,6 +9,7 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"github.com/flogate/flogate/core/broker"
 	"github.com/flogate/flogate/core/transport"
 )
 
@@ -53,14 +54,14 @@ var errReleased = errors.New("a message was released")
 
 // run serves the inport until ctx ends, and then returns when its handlers have; work is their context.
 func (in *inport) run(ctx, work context.Context, conn connect) {
-	var retry retry
+	var retry broker.Retry
 	for ctx.Err() == nil {
 		handled, err := in.serve(ctx, work, conn)
 		if ctx.Err() != nil {
 			return
 		}
 		if handled {
-			retry.reset()
+			retry.Reset()
 		}
 		if errors.Is(err, transport.ErrClosed) || errors.Is(err, errReleased) || err.Error() == in.reason {
 			in.log.Debug("inport not open", "error", err) // it was said elsewhere, or before
@@ -68,7 +69,7 @@ func (in *inport) run(ctx, work context.Context, conn connect) {
 			in.reason = err.Error()
 			in.log.Warn("inport not open", "error", err)
 		}
-		retry.wait(ctx, err)
+		retry.Wait(ctx, err)
 	}
 }
 
@@ -137,7 +138,7 @@ type dispatch struct {
 	end     context.CancelCauseFunc
 	handled atomic.Bool
 	mu      sync.Mutex
-	pause   retry // of concurrent handlers
+	pause   broker.Retry // of concurrent handlers
 }
 
 // one handles a delivery and settles it. ctx is that of the subscription.
@@ -163,7 +164,7 @@ func (d *dispatch) one(ctx, work context.Context, delivery transport.Delivery) {
 	if result != transport.Release {
 		d.handled.Store(true)
 		d.mu.Lock()
-		d.pause.reset()
+		d.pause.Reset()
 		d.mu.Unlock()
 	}
 	err = d.sub.Settle(work, []transport.Settlement{{First: delivery.Seq, Last: delivery.Seq, Outcome: result}})
@@ -178,10 +179,9 @@ func (d *dispatch) one(ctx, work context.Context, delivery transport.Delivery) {
 // rest keeps a message that was not handled, and its slot, for a while: it would come again at once.
 func (d *dispatch) rest(ctx context.Context) {
 	d.mu.Lock()
-	pause := d.pause
-	d.pause.last = min(max(2*d.pause.last, minWait), maxWait)
+	pause := d.pause.Next(nil)
 	d.mu.Unlock()
-	pause.wait(ctx, nil)
+	broker.Rest(ctx, pause)
 }
 
 // call calls the handler, whose panics are errors.

@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"sync"
 
+	"github.com/flogate/flogate/core/broker"
 	"github.com/flogate/flogate/core/transport"
 )
 
@@ -103,14 +104,14 @@ func (o *outport) stop() {
 
 // run keeps a publisher open until ctx ends.
 func (o *outport) run(ctx context.Context, conn connect, sink transport.Sink) {
-	var retry retry
+	var retry broker.Retry
 	for ctx.Err() == nil {
 		confirmed, err := o.publish(ctx, conn, sink)
 		if ctx.Err() != nil {
 			return
 		}
 		if confirmed {
-			retry.reset()
+			retry.Reset()
 		}
 		switch known := o.lost(err); {
 		case known || errors.Is(err, transport.ErrClosed):
@@ -118,7 +119,7 @@ func (o *outport) run(ctx context.Context, conn connect, sink transport.Sink) {
 		default:
 			o.log.Warn("outport not open", "error", err)
 		}
-		retry.wait(ctx, err)
+		retry.Wait(ctx, err)
 	}
 }
 

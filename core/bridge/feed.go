@@ -25,6 +25,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/flogate/flogate/core/broker"
 	"github.com/flogate/flogate/core/transport"
 )
 
@@ -243,7 +244,7 @@ func (f *Feed) beginning(have map[string]*target, wanted []Target) func(Target) 
 // receive keeps a subscription open and fills the window, until ctx ends. It leaves the last subscription open: what is in
 // flight will be settled on it.
 func (f *Feed) receive(ctx, work context.Context) {
-	var retry retry
+	var retry broker.Retry
 	for ctx.Err() == nil {
 		sub, err := f.cfg.Open(ctx)
 		if err == nil {
@@ -251,7 +252,7 @@ func (f *Feed) receive(ctx, work context.Context) {
 			var n int
 			n, err = f.fill(ctx, sub)
 			if n > 0 {
-				retry.reset()
+				retry.Reset()
 			}
 			if ctx.Err() != nil {
 				return
@@ -263,7 +264,7 @@ func (f *Feed) receive(ctx, work context.Context) {
 		}
 		f.setSource(Condition{Reason: err.Error()})
 		f.cfg.Log.Debug("source not open", "feed", f.cfg.Name, "error", err)
-		retry.wait(ctx, err)
+		retry.Wait(ctx, err)
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/flogate/flogate/core/broker"
 	"github.com/flogate/flogate/core/transport"
 )
 
@@ -95,7 +96,7 @@ func (t *target) start(work context.Context, wg *sync.WaitGroup) {
 // the context of the feed: a settlement must not be cut short because the target that caused it is stopped.
 func (t *target) run(ctx, work context.Context) {
 	defer t.closeDeadLetter(ctx)
-	var retry retry
+	var retry broker.Retry
 	for ctx.Err() == nil {
 		before := t.position()
 		err := t.publish(ctx, work)
@@ -103,11 +104,11 @@ func (t *target) run(ctx, work context.Context) {
 			return
 		}
 		if t.position() > before {
-			retry.reset()
+			retry.Reset()
 		}
 		t.set(Condition{Reason: err.Error()})
 		t.feed.cfg.Log.Debug("sink not open", "edge", t.cfg.ID, "error", err)
-		retry.wait(ctx, err)
+		retry.Wait(ctx, err)
 	}
 }
 
@@ -322,7 +323,7 @@ func (t *target) refused(ctx context.Context, p uint64, cause error) error {
 	}
 	letter.Durable = true
 	letter.Retain = false // a dead letter is an event, not the last value of an address
-	var retry retry
+	var retry broker.Retry
 	for {
 		err := t.bury(ctx, letter)
 		if err == nil {
@@ -339,7 +340,7 @@ func (t *target) refused(ctx context.Context, p uint64, cause error) error {
 		}
 		t.hold(Condition{Reason: "dead letter not taken: " + err.Error()})
 		f.cfg.Log.Error("dead letter not taken", "edge", t.cfg.ID, "error", err)
-		retry.wait(ctx, err)
+		retry.Wait(ctx, err)
 	}
 }
 

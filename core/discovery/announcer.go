@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"time"
 
+	"github.com/flogate/flogate/core/broker"
 	"github.com/flogate/flogate/core/transport"
 )
 
@@ -52,7 +53,7 @@ func (a Announcer) Run(ctx context.Context) error {
 
 // keep announces the participant on one publisher after the other, until ctx ends.
 func (a Announcer) keep(ctx context.Context, msg transport.Message) {
-	var retry retry
+	var retry broker.Retry
 	sieve := newSieve()
 	for {
 		opened := time.Now()
@@ -60,8 +61,8 @@ func (a Announcer) keep(ctx context.Context, msg transport.Message) {
 		if ctx.Err() != nil {
 			return
 		}
-		if time.Since(opened) > maxWait {
-			retry.reset()
+		if time.Since(opened) > steady {
+			retry.Reset()
 		}
 		switch unlogged, is := sieve.pass(err.Error()); {
 		case errors.Is(err, transport.ErrClosed) || !is:
@@ -70,7 +71,7 @@ func (a Announcer) keep(ctx context.Context, msg transport.Message) {
 		default:
 			a.Log.Warn("participant not announced", "error", err, "not_logged", unlogged)
 		}
-		retry.wait(ctx, err)
+		retry.Wait(ctx, err)
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/flogate/flogate/core/broker"
 	"github.com/flogate/flogate/core/transport"
 )
 
@@ -38,6 +39,9 @@ func DefaultAddresses() []Address { return []Address{{Address: "fbp"}, {Address:
 // speed, and the bytes bound the memory if they are large.
 func window() transport.Credit { return transport.Credit{Messages: 256, Bytes: 1 << 20} }
 
+// steady is how long something has to have lasted for its end to count as the first failure.
+const steady = 5 * time.Second
+
 // Run listens until ctx ends, then closes its subscriptions and returns nil. It is called once. What cannot be opened or is
 // lost is opened again; one address does not wait for another. Every message is acknowledged, whatever is in it: it would
 // be no better if it came again. What is refused is logged, each cause once, and counted by the registry.
@@ -64,7 +68,7 @@ func (l Listener) listen(ctx context.Context, a Address, sieve *sieve) {
 	l.Registry.Listening(at, false, time.Now())
 	// When nobody speaks of the place any more, those who were there may be gone some day.
 	defer func() { l.Registry.Listening(at, true, time.Now()) }()
-	var retry retry
+	var retry broker.Retry
 	for ctx.Err() == nil {
 		opened := time.Now()
 		n, err := l.receive(ctx, at, a.Options, sieve)
@@ -72,8 +76,8 @@ func (l Listener) listen(ctx context.Context, a Address, sieve *sieve) {
 		if ctx.Err() != nil {
 			return
 		}
-		if n > 0 || time.Since(opened) > maxWait {
-			retry.reset()
+		if n > 0 || time.Since(opened) > steady {
+			retry.Reset()
 		}
 		switch unlogged, is := sieve.pass(at.Address + " " + err.Error()); {
 		case errors.Is(err, transport.ErrClosed) || !is:
@@ -82,7 +86,7 @@ func (l Listener) listen(ctx context.Context, a Address, sieve *sieve) {
 		default:
 			l.Log.Warn("discovery address not open", "address", at.Address, "error", err, "not_logged", unlogged)
 		}
-		retry.wait(ctx, err)
+		retry.Wait(ctx, err)
 	}
 }
 
