@@ -27,7 +27,7 @@ itself may lose is in docs/delivery.md.`,
 			if err != nil {
 				return err
 			}
-			return a.explain(makePlan(s), asJSON)
+			return a.explain(s.Plan(), asJSON)
 		},
 	}
 	siteFlag(cmd, &site, "the site file")

@@ -72,16 +72,13 @@ func (a *app) say(log *slog.Logger, diags *config.Diagnostics) {
 }
 
 // loadSite loads a site file, and checks what can be checked before anything runs. The diagnostics are never nil. With
-// errors among them the error is errReported; an edge that must not run is another error.
+// errors among them the error is errReported.
 func loadSite(ctx context.Context, path string, log *slog.Logger) (*config.Site, *config.Diagnostics, error) {
 	guests := newGuests(log)
 	defer guests.close()
 	site, diags := config.Load(ctx, path, config.Options{Driver: guests.driver, Transports: guests.types})
 	if diags.HasErrors() {
 		return nil, diags, errReported
-	}
-	if errs := refusals(makePlan(site)); len(errs) > 0 {
-		return nil, diags, errors.Join(errs...)
 	}
 	return site, diags, nil
 }
@@ -144,11 +141,6 @@ func (a *app) validateJSON(ctx context.Context, path string) error {
 		Valid       bool                `json:"valid"`
 		Diagnostics []config.Diagnostic `json:"diagnostics"`
 	}{loadErr == nil, append([]config.Diagnostic{}, diags.List...)}
-	if loadErr != nil && !errors.Is(loadErr, errReported) {
-		out.Diagnostics = append(out.Diagnostics, config.Diagnostic{
-			Severity: config.Error, Summary: loadErr.Error(), Where: config.Range{File: path},
-		})
-	}
 	if err := a.printJSON(out); err != nil {
 		return err
 	}

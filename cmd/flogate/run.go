@@ -212,7 +212,7 @@ func (r *runner) apply(ctx context.Context, site *config.Site) error {
 			return err
 		}
 	}
-	r.net.Apply(network.Wanted{Brokers: brokers, Plan: makePlan(site)})
+	r.net.Apply(network.Wanted{Brokers: brokers, Plan: site.Plan()})
 	r.tasks.apply(ctx, r.wanted(site))
 	// Released after the network knows better: a process that goes on being used must not end in between.
 	release(unused)

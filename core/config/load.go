@@ -204,6 +204,10 @@ func (l *loader) load(ctx context.Context, name string, src []byte) (*Site, *Dia
 	for _, e := range l.edges {
 		l.site.Edges = append(l.site.Edges, e.Edge)
 	}
+	l.checkPlan()
+	if l.diags.HasErrors() {
+		return nil, l.diags
+	}
 	return l.site, l.diags
 }
 
