@@ -19,12 +19,14 @@ import (
 //
 // Test programs run side by side, and a port is free until somebody uses it: so
 // each program has a range of its own, by its process id, and never gives a
-// port twice until the range is used up.
+// port twice until the range is used up. Two that have one range all the same
+// begin at different places in it.
 func freePort() (int, error) {
 	const low, high, size = 10_000, 32_000, 200
-	first := low + os.Getpid()%((high-low)/size)*size
+	const ranges = (high - low) / size
+	first, offset := low+os.Getpid()%ranges*size, os.Getpid()/ranges*53
 	for range size {
-		port := first + int(given.Add(1)%size)
+		port := first + (offset+int(given.Add(1)))%size
 		l, err := (&net.ListenConfig{}).Listen(context.Background(), "tcp", loopback(port))
 		if err != nil {
 			continue
