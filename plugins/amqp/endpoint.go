@@ -197,9 +197,11 @@ func parseSource(connName string, src transport.Source) (*source, problems) {
 }
 
 // limits is how many messages a consumer may have unsettled. What somebody has set stays; and so does the limit at a queue
-// that is not ours or whose name somebody else has chosen, that expires without a consumer, or that has but one.
+// that is not ours or whose name somebody else has chosen, that expires without a consumer, that has but one, or that is a
+// quorum queue: what it has on the way to a consumer when that is cancelled goes back and counts as delivered once, and a
+// queue that counts deliveries gives a message up after some.
 func (s *source) limits(own bool) prefetch {
-	if !own || s.Queue != "" || s.Prefetch != nil || s.Exclusive || s.expires > 0 || s.window <= 0 {
+	if !own || s.Queue != "" || s.Prefetch != nil || s.Exclusive || s.expires > 0 || s.QueueType == "quorum" || s.window <= 0 {
 		return prefetch{limit: s.prefetch}
 	}
 	return prefetch{limit: min(s.prefetch, firstPrefetch), most: s.prefetch, window: s.window}

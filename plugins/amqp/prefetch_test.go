@@ -165,7 +165,8 @@ func TestSmallMessagesGetTheWholeWindow(t *testing.T) {
 				t.Errorf("out of order: %q", got)
 			}
 			for _, d := range slices.Concat(first, rest) {
-				if d.Redelivered {
+				// A quorum queue takes back what is on the way to a consumer that is cancelled, and says so of it.
+				if d.Redelivered && kind == "classic" {
 					t.Fatalf("message %q is redelivered", d.Body)
 				}
 			}
