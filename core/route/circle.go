@@ -13,31 +13,25 @@ type spot struct{ broker, place string }
 // full speed. Only equal places are seen; what a filter matches is known to its broker alone.
 func (p *planner) refuseCircles() {
 	var hops []hop
-	for _, e := range p.edges {
+	for i, e := range p.edges {
 		if !e.runs() {
 			continue
 		}
-		hops = append(hops, hop{e.ID, source(e), sink(e)})
+		hops = append(hops, hop{i, e.ID, source(e), sink(e)})
 		if dead := e.settings.DeadLetter; dead != (Place{}) {
-			hops = append(hops, hop{"the dead letters of " + e.ID, source(e), spot{
+			hops = append(hops, hop{i, "the dead letters of " + e.ID, source(e), spot{
 				dead.Broker, place(Port{Address: dead.Address, Traits: e.settings.DeadLetterTraits}),
 			}})
 		}
 	}
-	for i := range p.edges {
-		e := &p.edges[i]
-		if !e.runs() {
-			continue
+	for _, first := range hops {
+		e := &p.edges[first.edge]
+		if e.Refused != "" {
+			continue // its dead letters go round too, and once is enough to say
 		}
-		for _, first := range hops {
-			if first.name != e.ID && first.name != "the dead letters of "+e.ID {
-				continue
-			}
-			if way := way(hops, first.to, first.from); way != nil {
-				e.Refused = fmt.Sprintf("it would carry messages in a circle: %s",
-					strings.Join(append([]string{first.name}, way...), ", then "))
-				break
-			}
+		if way := way(hops, first.to, first.from); way != nil {
+			e.Refused = fmt.Sprintf("it would carry messages in a circle: %s",
+				strings.Join(append([]string{first.name}, way...), ", then "))
 		}
 	}
 }
@@ -45,8 +39,9 @@ func (p *planner) refuseCircles() {
 // runs says whether an edge has to be carried.
 func (e *planned) runs() bool { return e.Pending == "" && e.Refused == "" && !e.SamePlace }
 
-// hop is a way from one spot to another.
+// hop is a way from one spot to another, which an edge takes.
 type hop struct {
+	edge     int // its index among the planned
 	name     string
 	from, to spot
 }
