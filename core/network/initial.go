@@ -5,6 +5,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/flogate/flogate/core/broker"
 	"github.com/flogate/flogate/core/route"
 	"github.com/flogate/flogate/core/transport"
 )
@@ -49,11 +50,7 @@ func (n *Network) sendInitial(ctx context.Context, w route.Initial) {
 			return
 		}
 		n.cfg.Log.Debug("initial packet not sent", "port", w.To.String(), "error", err)
-		select {
-		case <-time.After(time.Second):
-		case <-ctx.Done():
-			return
-		}
+		broker.Rest(ctx, time.Second)
 	}
 }
 
