@@ -191,6 +191,6 @@ func TestRestartedBrokerLosesNothing(t *testing.T) {
 			b.Restart()
 		}
 		// The edge, the one who feeds it and the one who collects from it each begin anew somewhere.
-		e.finish(t, 2, 2*(window+burst))
+		e.finish(t, 2, 2*(window+burst)+from.unread())
 	})
 }
