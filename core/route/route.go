@@ -38,6 +38,10 @@ type Graph struct {
 // Participant is a node as far as it can be wired. Ports are found by name whatever their case, because graphs fold it.
 type Participant struct {
 	Inports, Outports map[string]Port
+	// Incarnation is another one for each life of the participant: initial packets are sent once in each.
+	Incarnation string
+	// Waiting says why the participant cannot be sent initial packets yet, while its edges run; empty if it can.
+	Waiting string
 }
 
 // Port is a port with its binding.
@@ -121,7 +125,7 @@ type Target struct {
 
 // Initial is an initial packet with its binding, or what keeps it from having one.
 type Initial struct {
-	// ID is what tells it from others: its text and its place.
+	// ID is what tells it from others: its text, its place, and the life of the participant that gets it.
 	ID      string
 	Graph   string
 	To      graph.Endpoint
@@ -170,13 +174,13 @@ func weakness(what, why string) string {
 
 // Make makes the plan of the input.
 func Make(in Input) Plan {
-	p := planner{in: in, feeds: make(map[string]*Feed)}
+	p := planner{in: in, feeds: make(map[string]*Feed), alike: make(map[string]int)}
 	for _, g := range in.Graphs {
 		for _, e := range g.Edges {
 			p.edge(g, e)
 		}
-		for i, iip := range g.Initials {
-			p.initial(g, i, iip)
+		for _, iip := range g.Initials {
+			p.initial(g, iip)
 		}
 	}
 	p.refuseConflicts()
@@ -189,6 +193,7 @@ type planner struct {
 	edges []planned
 	feeds map[string]*Feed
 	iips  []Initial
+	alike map[string]int // initial packets by what they say
 }
 
 // planned is an edge with its bindings.
@@ -234,12 +239,21 @@ func (p *planner) edge(g Graph, e graph.Edge) {
 	p.edges = append(p.edges, out)
 }
 
-func (p *planner) initial(g Graph, n int, iip graph.Initial) {
+func (p *planner) initial(g Graph, iip graph.Initial) {
 	out := Initial{Graph: g.Name, To: iip.Tgt, Body: iip.Data}
 	port, missing := p.port(iip.Tgt, true)
+	to := p.in.Participants[iip.Tgt.Node]
 	out.Pending = missing
+	if missing == "" {
+		out.Pending = to.Waiting
+	}
 	out.Broker = port.Broker
-	out.ID = fmt.Sprintf("%s#%d %s -> %s %s %s", g.Name, n, iip.Data, iip.Tgt, port.Broker, port.Address)
+	out.ID = fmt.Sprintf("%s: %s -> %s %s %s %s", g.Name, iip.Data, iip.Tgt, port.Broker, port.Address, to.Incarnation)
+	p.alike[out.ID]++
+	if n := p.alike[out.ID]; n > 1 {
+		// Told apart by their number among those that are alike, and not in the graph: another that goes must not send it again.
+		out.ID += fmt.Sprintf(" (%d)", n)
+	}
 	out.Sink = transport.Sink{Name: "initial " + iip.Tgt.String(), Address: port.Address, Options: port.Options}
 	p.iips = append(p.iips, out)
 }

@@ -203,3 +203,42 @@ func TestSameInputGivesSamePlan(t *testing.T) {
 		}
 	}
 }
+
+func TestInitialPacketsAreToldApartByLives(t *testing.T) {
+	make := func(fbp, incarnation, waiting string) map[string]string {
+		g, err := graph.ParseFBP("test.fbp", []byte(fbp))
+		if err != nil {
+			t.Fatal(err)
+		}
+		ids := map[string]string{}
+		for _, i := range route.Make(route.Input{
+			Graphs: []route.Graph{{Name: "main", Graph: g}},
+			Participants: map[string]route.Participant{"a": {
+				Inports:     map[string]route.Port{"in": {Broker: "mqtt.b", Address: "a/in"}},
+				Incarnation: incarnation, Waiting: waiting,
+			}},
+		}).Initials {
+			ids[i.ID] = i.Pending
+		}
+		return ids
+	}
+	first := make("'x' -> IN a(A)\n'y' -> IN a\n'x' -> IN a", "1", "")
+	if len(first) != 3 {
+		t.Fatalf("three packets have %d ids: %v", len(first), first)
+	}
+	for id := range make("'y' -> IN a(A)\n'x' -> IN a", "1", "") {
+		if _, ok := first[id]; !ok {
+			t.Errorf("%s is another one since one before it has gone", id)
+		}
+	}
+	for id := range make("'x' -> IN a(A)", "2", "") {
+		if _, ok := first[id]; ok {
+			t.Errorf("%s is the same in another life", id)
+		}
+	}
+	for id, pending := range make("'x' -> IN a(A)", "1", "not there yet") {
+		if pending != "not there yet" {
+			t.Errorf("%s is not waiting", id)
+		}
+	}
+}
