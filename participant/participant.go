@@ -294,7 +294,7 @@ func (p *Participant) plan(ctx context.Context, brokerURL string) (*site, announ
 	if err != nil {
 		return nil, none, err
 	}
-	a.queue = site.amqp
+	a.transport = site.transport
 	return site, a, nil
 }
 

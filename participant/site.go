@@ -20,12 +20,12 @@ import (
 
 // site is where a participant runs: a broker, and the places of its ports there.
 type site struct {
-	name    string // of the broker, for the log
-	amqp    bool
-	driver  transport.Driver
-	request transport.ConnectRequest
-	inports []*inport
-	sinks   map[string]transport.Sink
+	name      string // of the broker, for the log
+	transport string
+	driver    transport.Driver
+	request   transport.ConnectRequest
+	inports   []*inport
+	sinks     map[string]transport.Sink
 }
 
 func (p *Participant) find(ctx context.Context, brokerURL string) (*site, error) {
@@ -42,7 +42,7 @@ func (p *Participant) find(ctx context.Context, brokerURL string) (*site, error)
 	if err != nil {
 		return nil, transport.Permanentf("settings: %w", err)
 	}
-	s := &site{name: redacted(brokerURL), amqp: desc.Name == "amqp", driver: driver, sinks: make(map[string]transport.Sink)}
+	s := &site{name: redacted(brokerURL), transport: desc.Name, driver: driver, sinks: make(map[string]transport.Sink)}
 	if s.name == "" {
 		s.name = desc.Name
 	}
@@ -100,7 +100,7 @@ func (p *Participant) wire(s *site, transportName string) error {
 	}
 	for _, port := range p.def.Inports {
 		options, made := port.Options[transportName], Options(nil)
-		if s.amqp {
+		if s.transport == "amqp" {
 			options, made = amqpInport(options)
 		}
 		in := newInport(port, p.handlers[port.ID], p.cfg.Log)
@@ -119,7 +119,7 @@ func (p *Participant) wire(s *site, transportName string) error {
 	}
 	for _, port := range p.def.Outports {
 		options := port.Options[transportName]
-		if s.amqp {
+		if s.transport == "amqp" {
 			options = with(options, "kind", "exchange")
 		}
 		text, err := raw(port, options)
@@ -213,8 +213,8 @@ func (p *Participant) check(ctx context.Context, s *site) error {
 // announcer announces a participant on a broker.
 type announcer struct {
 	definition discovery.Definition
+	transport  string // the name of the broker's
 	address    string
-	queue      bool // the address is a queue that has to be there
 	log        *slog.Logger
 }
 
@@ -228,25 +228,7 @@ func (a announcer) run(ctx context.Context, conn connect) {
 			if err != nil {
 				return nil, err
 			}
-			return a.open(ctx, c)
+			return discovery.OpenPublisher(ctx, c, a.transport, a.address)
 		},
 	}.Run(ctx) // only a bad definition is an error, and it was checked
-}
-
-func (a announcer) open(ctx context.Context, conn transport.Conn) (transport.Publisher, error) {
-	sink := transport.Sink{Name: "discovery", Address: a.address}
-	topology, is := conn.(transport.Topology)
-	if !a.queue || !is {
-		return conn.Publish(ctx, sink)
-	}
-	// Not as an inport is made: every participant declares this queue without any arguments, and would be refused.
-	sink.Options = json.RawMessage(`{"declare":false}`)
-	pub, err := conn.Publish(ctx, sink)
-	if !transport.IsPermanent(err) {
-		return pub, err
-	}
-	if err := topology.Declare(ctx, transport.Place{Kind: transport.Queue, Address: a.address}); err != nil {
-		return nil, err
-	}
-	return conn.Publish(ctx, sink)
 }

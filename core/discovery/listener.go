@@ -25,16 +25,6 @@ type Listener struct {
 	Log       *slog.Logger
 }
 
-// Address is an address for announcements, with the options that the broker's driver needs for it.
-type Address struct {
-	Address string
-	// Options are for transport.Source: a JSON object, or nil.
-	Options json.RawMessage
-}
-
-// DefaultAddresses are those that participants use: that of MsgFlo's libraries, and that of its description.
-func DefaultAddresses() []Address { return []Address{{Address: "fbp"}, {Address: "msgflo/discover"}} }
-
 // window bounds what is on the way. Announcements are handled at once, so a few hundred let any source run at its full
 // speed, and the bytes bound the memory if they are large.
 func window() transport.Credit { return transport.Credit{Messages: 256, Bytes: 1 << 20} }
