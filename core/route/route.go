@@ -51,6 +51,8 @@ type Port struct {
 	Type    string
 	Schema  string
 	Options json.RawMessage
+	// Problem says why the port cannot be used, whatever its address; empty if it can.
+	Problem string
 	// Traits are the driver's word about the port, as a source for outports and as a sink for inports.
 	Traits transport.Traits
 }
@@ -272,12 +274,18 @@ func (p *planner) port(at graph.Endpoint, in bool) (Port, string) {
 	for _, name := range []string{strings.TrimPrefix(at.String(), at.Node+"."), at.Port} {
 		for id, port := range ports {
 			if strings.EqualFold(id, name) {
-				if port.Broker == "" || port.Address == "" {
+				switch {
+				case port.Broker == "" || port.Address == "":
 					return Port{}, fmt.Sprintf("%s %s has no address", kind, at)
+				case port.Problem != "":
+					return Port{}, fmt.Sprintf("%s %s: %s", kind, at, port.Problem)
 				}
 				return port, ""
 			}
 		}
+	}
+	if participant.Waiting != "" {
+		return Port{}, participant.Waiting
 	}
 	return Port{}, fmt.Sprintf("participant %s has no %s %s", at.Node, kind, at.Port)
 }
