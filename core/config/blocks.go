@@ -28,6 +28,7 @@ func outline() *hcl.BodySchema {
 		{Type: "plugins"},
 		{Type: "embedded", LabelNames: []string{"name"}},
 		{Type: "broker", LabelNames: []string{"type", "name"}},
+		{Type: "library", LabelNames: []string{"name"}},
 		{Type: "graph", LabelNames: []string{"name"}},
 		{Type: "participant", LabelNames: []string{"role"}},
 		{Type: "edge", LabelNames: []string{"from", "to"}},
@@ -35,7 +36,9 @@ func outline() *hcl.BodySchema {
 }
 
 // What the gateway itself knows of the blocks to which a transport adds.
-func brokerSchema() *hcl.BodySchema { return attributes("isolation", "isolate") }
+func brokerSchema() *hcl.BodySchema {
+	return attributes("isolation", "isolate", "discovery", "silence")
+}
 
 func portSchema() *hcl.BodySchema {
 	return attributes("address", "type", "description", "schema", "hidden")
@@ -81,7 +84,10 @@ type (
 		driver *driver
 		place  *place
 		// valid says that Config is what the driver's schema asks for.
-		valid bool
+		valid     bool
+		discovery Discovery
+		// announced is where the addresses of discovery stand.
+		announced hcl.Range
 	}
 	graphAt struct {
 		Graph
@@ -448,6 +454,7 @@ func (l *loader) decodeBrokers(ctx context.Context, blocks hcl.Blocks) {
 			l.diags.add(Error, v.attrs["isolate"].Range, "Contradiction",
 				`isolate = true asks for a process for this broker alone, isolation = "none" for no process at all.`)
 		}
+		l.decodeDiscovery(at, v)
 	}
 }
 
@@ -562,7 +569,7 @@ func (l *loader) decodeParticipant(b *hcl.Block) *participantAt {
 	}
 	content, v := l.content(b, schema)
 	p := &participantAt{Participant: Participant{Role: b.Labels[0]}, label: b.LabelRanges[0]}
-	p.broker = l.brokerOf(v, b)
+	p.broker = l.brokerOf(v, b, "participant")
 	if p.broker != nil {
 		p.Broker = p.broker.ID()
 	}
@@ -608,8 +615,8 @@ func (l *loader) decodeParticipant(b *hcl.Block) *participantAt {
 	return p
 }
 
-// brokerOf returns the broker of a participant: the one that is named, or else the only one.
-func (l *loader) brokerOf(v values, b *hcl.Block) *brokerAt {
+// brokerOf returns the broker of a participant or a library: the one that is named, or else the only one.
+func (l *loader) brokerOf(v values, b *hcl.Block, what string) *brokerAt {
 	if _, ok := v.attrs["broker"]; ok {
 		at, _ := v.broker("broker")
 		return at
@@ -621,7 +628,7 @@ func (l *loader) brokerOf(v values, b *hcl.Block) *brokerAt {
 	if len(l.brokerOrder) == 0 {
 		detail = `There is no broker for it in the file: a broker block comes first, as in broker "mqtt" "house" { url = "mqtt://127.0.0.1:1883" }.`
 	}
-	l.diags.add(Error, b.DefRange, "Participant without broker", "%s", detail)
+	l.diags.add(Error, b.DefRange, capital(what)+" without broker", "%s", detail)
 	return nil
 }
 

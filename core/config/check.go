@@ -240,6 +240,10 @@ func (l *loader) validate(ctx context.Context) {
 				}
 			}
 		}
+		for _, address := range b.discovery.Addresses {
+			sources = append(sources, &portAt{place: newPlace(b.announced)})
+			req.Sources = append(req.Sources, transport.Source{Name: "discovery", Address: address})
+		}
 		for _, e := range l.edges {
 			if e.DeadLetter.Address == "" || e.deadLetterBroker != b {
 				continue

@@ -181,6 +181,7 @@ func (l *loader) load(ctx context.Context, name string, src []byte) (*Site, *Dia
 	l.decodePlugins(blocks["plugins"])
 	l.decodeEmbedded(blocks["embedded"])
 	l.decodeBrokers(ctx, blocks["broker"])
+	l.decodeLibraries(blocks["library"])
 	l.decodeGraphs(blocks["graph"])
 	l.decodeParticipants(blocks["participant"])
 	l.decodeEdges(blocks["edge"])
@@ -194,6 +195,7 @@ func (l *loader) load(ctx context.Context, name string, src []byte) (*Site, *Dia
 	}
 	for _, b := range l.brokerOrder {
 		l.site.Brokers = append(l.site.Brokers, b.Broker)
+		l.site.Discovery = append(l.site.Discovery, b.discovery)
 	}
 	for _, g := range l.graphs {
 		l.site.Graphs = append(l.site.Graphs, g.Graph)

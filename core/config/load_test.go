@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -274,5 +275,53 @@ func TestSettingsOfAnEdgeAreFoundByItsEnds(t *testing.T) {
 	}
 	if got := site.Edges[0]; got.FromPort != "out[0]" || got.ToPort != "in[2]" {
 		t.Errorf("not the graph's spelling: %+v", got)
+	}
+}
+
+// TestDiscoveryAndLibrariesChangeNoBroker shows that neither is a reason to connect anew.
+func TestDiscoveryAndLibrariesChangeNoBroker(t *testing.T) {
+	const before = "broker \"mqtt\" \"a\" {\n  url = \"mqtt://h\"\n}\n"
+	const after = "broker \"mqtt\" \"a\" {\n  url = \"mqtt://h\"\n  discovery = []\n  silence = \"1m\"\n}\nlibrary \"l\" {}\n"
+	load := func(src string) *Site {
+		file := filepath.Join(t.TempDir(), "site.hcl")
+		write(t, file, src)
+		site, diags := Load(context.Background(), file, fakes())
+		if site == nil {
+			t.Fatal(sound(t, diags))
+		}
+		return site
+	}
+	one, two, same := load(before), load(after), load(after)
+	if one.Brokers[0] != two.Brokers[0] {
+		t.Error("the broker is another one")
+	}
+	if d, e := one.DiscoveryOn("mqtt.a"), two.DiscoveryOn("mqtt.a"); d.Equal(e) || d.Addresses != nil || e.Addresses == nil {
+		t.Errorf("no addresses are the same as an empty list of them: %+v, %+v", d, e)
+	}
+	if !two.DiscoveryOn("mqtt.a").Equal(same.DiscoveryOn("mqtt.a")) {
+		t.Error("equal settings of discovery are not equal")
+	}
+	if two.Library("l") == nil || one.Library("l") != nil || two.Library("l").Equal(Library{Name: "l"}) || !two.Library("l").Equal(*two.Library("l")) {
+		t.Error("libraries are not what they are")
+	}
+}
+
+func TestLibraryThatIsNotThereIsToBeWatched(t *testing.T) {
+	dir := t.TempDir()
+	file := filepath.Join(dir, "site.hcl")
+	write(t, file, "broker \"mqtt\" \"a\" {\n  url = \"mqtt://h\"\n}\nlibrary \"l\" {\n  file = \"lib/package.json\"\n}\n")
+	_, diags := Load(context.Background(), file, fakes())
+	if want := filepath.Join(dir, "lib", "package.json"); !diags.HasErrors() || !slices.Contains(diags.Files, want) {
+		t.Errorf("%s is not in %v", want, diags.Files)
+	}
+	write(t, filepath.Join(dir, "lib", "package.json"), "{}")
+	if site, diags := Load(context.Background(), file, fakes()); site == nil || len(diags.Files) != 1 {
+		t.Errorf("a library that is there is core/library's to watch: %v, %v", diags.Files, diags.List)
+	}
+	// A pipe is neither: reading it would hold the gateway until somebody writes.
+	pipe(t, filepath.Join(dir, "pipe"))
+	write(t, file, "broker \"mqtt\" \"a\" {\n  url = \"mqtt://h\"\n}\nlibrary \"l\" {\n  file = \"pipe\"\n}\n")
+	if site, _ := Load(context.Background(), file, fakes()); site != nil {
+		t.Error("a pipe was taken for a library")
 	}
 }

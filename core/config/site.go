@@ -30,6 +30,8 @@ type Site struct {
 	Plugins      Plugins
 	Embedded     []Embedded
 	Brokers      []Broker
+	Discovery    []Discovery // one for each broker, in their order
+	Libraries    []Library
 	Graphs       []Graph
 	Participants []Participant
 	Edges        []Edge
