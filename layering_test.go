@@ -89,6 +89,8 @@ var layers = map[string]layer{
 	"plugins/amqp":           {level: 4, only: forPlugins, outside: amqp},
 	"plugins/nats":           {level: 4, only: forPlugins, outside: nats},
 
+	"core/roster":    {level: 5},
+
 	// For other people's programs: it sees what they would have to see.
 	"participant": {level: 5, only: forParticipants},
 
@@ -98,9 +100,10 @@ var layers = map[string]layer{
 	"test/brokers":     {level: tests},
 	"test/brokers/run": {level: tests + 1},
 	"test/report":      {level: tests},
-	"test/e2e":         {level: tests + 1, outside: slices.Concat(paho, amqp, nats)},
-	"test/bench":       {level: tests + 1, outside: slices.Concat(paho, amqp, nats)},
-	"test/peers":       {level: tests + 1, outside: slices.Concat(paho, amqp, nats, grpc)},
+	"test/gateway":     {level: tests + 1},
+	"test/e2e":         {level: tests + 2, outside: slices.Concat(paho, amqp, nats)},
+	"test/bench":       {level: tests + 2, outside: slices.Concat(paho, amqp, nats)},
+	"test/peers":       {level: tests + 2, outside: slices.Concat(paho, amqp, nats, grpc)},
 }
 
 // onlyImporter names packages that one other package stands in front of.

@@ -11,6 +11,7 @@ import (
 
 	"github.com/flogate/flogate/core/admin"
 	"github.com/flogate/flogate/test/brokers"
+	"github.com/flogate/flogate/test/gateway"
 )
 
 // twoEdges is a site with an edge from mosquitto to RabbitMQ, and one from mosquitto to mosquitto.
@@ -103,20 +104,20 @@ func TestBrokerThatIsNotThereBreaksOnlyItsEdges(t *testing.T) {
 	house, work := brokers.Mosquitto(t), brokers.RabbitMQ(t)
 	proxy := brokers.NewProxy(t, work.Addr())
 	proxy.Refuse()
-	g := newGateway(t, twoEdges(house.URL(), proxy.Through(work.URL())))
-	g.await("one edge to be broken and the other to flow", func(s admin.Status) bool {
+	g := gateway.Open(t, twoEdges(house.URL(), proxy.Through(work.URL())))
+	g.Await("one edge to be broken and the other to flow", func(s admin.Status) bool {
 		broken := edgeOf(s, "sensor.out -> archive.in")
 		return broken.State == "broken" && strings.Contains(broken.Reason, "amqp.work is not connected") &&
 			edgeOf(s, "button.out -> lamp.in").State == "flowing"
 	})
 	send(t, house.URL(), "button", "1")
-	g.await("the other edge to carry", func(s admin.Status) bool { return edgeOf(s, "button.out -> lamp.in").Messages == 1 })
+	g.Await("the other edge to carry", func(s admin.Status) bool { return edgeOf(s, "button.out -> lamp.in").Messages == 1 })
 	send(t, house.URL(), "sensor", "21.5") // held by mosquitto
 	proxy.Restore()
-	g.await("the edge to carry what was held", func(s admin.Status) bool {
+	g.Await("the edge to carry what was held", func(s admin.Status) bool {
 		return edgeOf(s, "sensor.out -> archive.in").Messages == 1
 	})
-	g.stop()
+	g.Stop()
 }
 
 func TestRefusedMessageGoesToTheDeadLetterOnTheBroker(t *testing.T) {
@@ -141,10 +142,10 @@ func TestRefusedMessageGoesToTheDeadLetterOnTheBroker(t *testing.T) {
 	if err := ch.QueueBind("archive", "", "archive", false, nil); err != nil {
 		t.Fatal(err)
 	}
-	g := newGateway(t, strings.Replace(twoEdges(house.URL(), work.URL()), `address = "archive"`, `address   = "archive"
+	g := gateway.Open(t, strings.Replace(twoEdges(house.URL(), work.URL()), `address = "archive"`, `address   = "archive"
     kind      = "exchange"
     mandatory = true`, 1))
-	g.flowing()
+	g.AwaitFlowing()
 	send(t, house.URL(), "sensor", "1")
 	if d := take(t, ch, "archive"); string(d.Body) != "1" {
 		t.Errorf("arrived %q", d.Body)
@@ -166,11 +167,11 @@ func TestRefusedMessageGoesToTheDeadLetterOnTheBroker(t *testing.T) {
 			t.Errorf("header %s is %q, without %q", name, got, want)
 		}
 	}
-	s := g.await("the count", func(s admin.Status) bool { return edgeOf(s, "sensor.out -> archive.in").DeadLetters == 1 })
+	s := g.Await("the count", func(s admin.Status) bool { return edgeOf(s, "sensor.out -> archive.in").DeadLetters == 1 })
 	if e := edgeOf(s, "sensor.out -> archive.in"); e.InFlight != 0 || e.Rejected != 0 {
 		t.Errorf("status %+v", e)
 	}
-	g.stop()
+	g.Stop()
 }
 
 func TestStopDuringAFloodLosesNothing(t *testing.T) {
@@ -180,15 +181,15 @@ func TestStopDuringAFloodLosesNothing(t *testing.T) {
 		for e.arrived() < round*messages/5 && e.ctx.Err() == nil {
 			time.Sleep(5 * time.Millisecond)
 		}
-		e.gateway.stop()
-		e.gateway.start()
+		e.gateway.Stop()
+		e.gateway.Start()
 	}
 	e.finish(t, 4, 0)
 }
 
 func TestGatewayStartsAndStopsWithNothingThere(t *testing.T) {
-	g := newGateway(t, twoEdges("mqtt://127.0.0.1:1", "amqp://127.0.0.1:1"))
-	g.await("both edges to be broken", func(s admin.Status) bool {
+	g := gateway.Open(t, twoEdges("mqtt://127.0.0.1:1", "amqp://127.0.0.1:1"))
+	g.Await("both edges to be broken", func(s admin.Status) bool {
 		return edgeOf(s, "sensor.out -> archive.in").State == "broken" && edgeOf(s, "button.out -> lamp.in").State == "broken"
 	})
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
@@ -196,7 +197,7 @@ func TestGatewayStartsAndStopsWithNothingThere(t *testing.T) {
 	stopped := make(chan struct{})
 	go func() {
 		defer close(stopped)
-		g.stop()
+		g.Stop()
 	}()
 	select {
 	case <-stopped:

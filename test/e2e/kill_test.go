@@ -13,6 +13,7 @@ import (
 
 	"github.com/flogate/flogate/core/admin"
 	"github.com/flogate/flogate/test/brokers"
+	"github.com/flogate/flogate/test/gateway"
 )
 
 const (
@@ -27,7 +28,7 @@ const (
 // edge is a running edge between two real brokers, with a slow way to the sink.
 type edge struct {
 	source, sink *brokers.Broker
-	gateway      *gateway
+	gateway      *gateway.Gateway
 	ctx          context.Context
 	fed          sync.WaitGroup
 	done         chan struct{} // closed when everything has arrived, or time is up
@@ -60,8 +61,8 @@ func newEdge(t *testing.T, from, to side, own bool) *edge {
 	fmt.Fprintf(&site, "participant \"b\" {\n  component = \"e2e/B\"\n  broker = %s\n  inport \"in\" {\n%s\n}\n}\n", ref(to, "sink"), to.port(false))
 	fmt.Fprintf(&site, "graph \"main\" {\n  text = \"a(e2e/A) OUT -> IN b(e2e/B)\"\n}\n")
 	fmt.Fprintf(&site, "edge \"a.out\" \"b.in\" {\n  require = \"at-least-once\"\n  window = %d\n}\n", window)
-	e.gateway = newGateway(t, site.String())
-	e.gateway.flowing()
+	e.gateway = gateway.Open(t, site.String())
+	e.gateway.AwaitFlowing()
 	e.done = make(chan struct{})
 	go func() {
 		defer close(e.done)
@@ -139,9 +140,9 @@ func TestKilledGatewayLosesNothing(t *testing.T) {
 			case <-e.done:
 				alive = false
 			case <-time.After(150*time.Millisecond + time.Duration(rand.N(int64(500*time.Millisecond)))):
-				e.gateway.kill()
+				e.gateway.Kill()
 				kills++
-				e.gateway.start()
+				e.gateway.Start()
 			}
 		}
 		if kills < 5 {
@@ -161,7 +162,7 @@ func TestKilledPluginLosesNothing(t *testing.T) {
 			for e.arrived() < round*messages/(rounds+1) && e.ctx.Err() == nil {
 				time.Sleep(5 * time.Millisecond)
 			}
-			for _, p := range e.gateway.await("all plugins to be ready", ready).Plugins {
+			for _, p := range e.gateway.Await("all plugins to be ready", ready).Plugins {
 				if err := syscall.Kill(p.PID, syscall.SIGKILL); err != nil {
 					t.Errorf("plugin %s: %v", p.Name, err)
 				}

@@ -6,12 +6,12 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
 	"github.com/flogate/flogate/core/admin"
 	"github.com/flogate/flogate/test/brokers"
+	"github.com/flogate/flogate/test/gateway"
 )
 
 func TestPluginDroppedIntoTheFolderIsUsedAfterAReload(t *testing.T) {
@@ -35,8 +35,8 @@ participant "sensor" {
   }
 }
 `, folder, house.URL())
-	g := newGateway(t, base+"graph \"main\" {\n  text = \"sensor(e2e/Sensor) OUT -> IN file(e2e/File)\"\n}\n")
-	g.await("the edge to be pending", func(s admin.Status) bool {
+	g := gateway.Open(t, base+"graph \"main\" {\n  text = \"sensor(e2e/Sensor) OUT -> IN file(e2e/File)\"\n}\n")
+	g.Await("the edge to be pending", func(s admin.Status) bool {
 		return len(s.Edges) == 1 && s.Edges[0].State == "pending" && strings.Contains(s.Edges[0].Reason, "file")
 	})
 
@@ -57,22 +57,17 @@ participant "file" {
 `, "directory = "+fmt.Sprintf("%q", filepath.Dir(target)), filepath.Base(target))
 
 	// Without the plugin the new site is refused, and the old one stays in force.
-	g.write(more)
-	g.await("the reason", func(s admin.Status) bool { return strings.Contains(s.Reload, `"file"`) })
+	g.Write(more)
+	g.Await("the reason", func(s admin.Status) bool { return strings.Contains(s.Reload, `"file"`) })
 
 	build := exec.Command("go", "build", "-o", filepath.Join(folder, "flogate-transport-file"), ".")
 	build.Dir = filepath.Join("..", "..", "examples", "transport-file")
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("%s\n%v", out, err)
 	}
-	if err := g.cmd.Process.Signal(syscall.SIGHUP); err != nil {
-		t.Fatal(err)
-	}
-	g.flowing()
-	publish := exec.Command(program, "send", "--broker", house.URL(), "--queue", "sensor", "--text", "21.5")
-	if out, err := publish.CombinedOutput(); err != nil {
-		t.Fatalf("%s\n%v", out, err)
-	}
+	g.Reload()
+	g.AwaitFlowing()
+	gateway.Run(t, "send", "--broker", house.URL(), "--queue", "sensor", "--text", "21.5")
 	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(10 * time.Millisecond) {
 		if got, err := os.ReadFile(target); err == nil && strings.Contains(string(got), "21.5") {
 			break
@@ -81,5 +76,5 @@ participant "file" {
 			t.Fatal("nothing arrived through the plugin")
 		}
 	}
-	g.stop()
+	g.Stop()
 }
