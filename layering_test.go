@@ -89,7 +89,7 @@ var layers = map[string]layer{
 	"plugins/amqp":           {level: 4, only: forPlugins, outside: amqp},
 	"plugins/nats":           {level: 4, only: forPlugins, outside: nats},
 
-	"core/roster":    {level: 5},
+	"core/roster": {level: 5},
 
 	// For other people's programs: it sees what they would have to see.
 	"participant": {level: 5, only: forParticipants},

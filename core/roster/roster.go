@@ -1,0 +1,400 @@
+// Package roster knows who plays in a site. It puts together what the site says of participants, what they say of themselves
+// and what runs for them, and makes of it what package route wires, and what people are shown.
+//
+// The rules:
+//
+//   - What the site says of a port wins; what is announced adds to it.
+//   - Of several participants in a role, the one that came last says where a port is: the others are workers at the same
+//     places, or what is left of an earlier life.
+//   - A participant that is seen on several brokers is wired on the one where it was seen first.
+//   - Each life of a role gets its initial packets once. One that the gateway has started is given a moment to announce
+//     itself before it is sent any: until then nobody may listen.
+//   - A role that nobody plays is missing, and what is wired to it waits.
+//
+// It does no I/O but asking drivers about ports, and remembers only what they have answered. It is not for carrying anything.
+package roster
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/flogate/flogate/core/discovery"
+	"github.com/flogate/flogate/core/route"
+	"github.com/flogate/flogate/core/transport"
+)
+
+// Grace is how long a participant that the gateway has started may take to announce itself. One that never does gets its
+// initial packets then.
+const Grace = 10 * time.Second
+
+// Declared is a participant of which the site knows by itself.
+type Declared struct {
+	Role, Component, Label, Icon string
+	Inports, Outports            []Port
+	// Announcement is the id under which the gateway announces the participant, or empty if it does not.
+	Announcement string
+	// Run says how the program is doing that the gateway has started for it; nil if it starts none.
+	Run *Run
+	// From says where the participant is declared: "site" or "library".
+	From string
+}
+
+// Run is a program that plays a role.
+type Run struct {
+	// State is running, waiting or failed.
+	State    string
+	Reason   string
+	Since    time.Time
+	Restarts int
+}
+
+// Port is a port of a participant.
+type Port struct {
+	Name        string
+	Type        string
+	Schema      string
+	Description string
+	Broker      string
+	Address     string
+	Options     json.RawMessage
+	Hidden      bool
+	// Traits are the driver's word about the port, nil where it has not been asked.
+	Traits *transport.Traits
+}
+
+// Node is a node of a graph.
+type Node struct {
+	Role, Component string
+}
+
+// Input is all that is known.
+type Input struct {
+	Declared  []Declared
+	Announced []discovery.Participant
+	// Nodes are those of all graphs.
+	Nodes []Node
+	// Now is when all this is true.
+	Now time.Time
+}
+
+// Cast is who plays.
+type Cast struct {
+	// Participants are what can be wired, by role.
+	Participants map[string]route.Participant
+	// Members are all roles, sorted: also those that nobody plays, and those that are in no graph.
+	Members []Member
+	// Again is when the same input would give another cast; the zero time is never.
+	Again time.Time
+}
+
+// Member is a role as people see it.
+type Member struct {
+	Role, Component, Label, Icon string
+	// InGraph: a node of a graph has this role.
+	InGraph bool
+	State   State
+	// Reason in words; empty where there is nothing to say.
+	Reason string
+	// Warning says what looks wrong; empty if nothing does.
+	Warning string
+	// From says who has told of the participant: site, library, announced or graph, which only names it.
+	From string
+	// Announced are those who have announced that they play the role, the earliest first.
+	Announced         []discovery.Participant
+	Inports, Outports []Port
+}
+
+// State says whether somebody plays a role.
+type State string
+
+// The states.
+const (
+	// Present: somebody has announced it, or the site says so.
+	Present State = "present"
+	// Absent: a graph has the role, and nobody plays it.
+	Absent State = "absent"
+	// Starting: the gateway has started a program for it, which has not announced itself yet.
+	Starting State = "starting"
+	// Running: the gateway has started a program for it, which has not announced itself in Grace, and need not.
+	Running State = "running"
+	// Failed: the gateway starts a program for it, which does not run.
+	Failed State = "failed"
+)
+
+// Roster asks drivers about ports, and remembers the answers. It is used by one goroutine at a time.
+type Roster struct {
+	// Validate asks the driver of a broker. It may block; ctx bounds it.
+	validate func(ctx context.Context, broker string, req transport.ValidateRequest) (transport.ValidateResult, error)
+	known    map[asked]answer
+}
+
+// asked is what is asked about a port.
+type asked struct {
+	broker, address, options string
+	in                       bool
+}
+
+type answer struct {
+	traits  transport.Traits
+	problem string
+}
+
+// New returns a roster that asks validate about ports. It is transport.Driver's Validate for the driver of a broker.
+func New(validate func(ctx context.Context, broker string, req transport.ValidateRequest) (transport.ValidateResult, error)) *Roster {
+	return &Roster{validate: validate, known: make(map[asked]answer)}
+}
+
+// Forget forgets what drivers have answered: brokers are other ones.
+func (r *Roster) Forget() { clear(r.known) }
+
+// Cast returns who plays. It blocks while drivers are asked about ports that are new; ctx bounds that, and a port about which
+// there was no answer cannot be wired, with the reason, until another call gets one.
+func (r *Roster) Cast(ctx context.Context, in Input) Cast {
+	members := make(map[string]*member)
+	of := func(role string) *member {
+		m := members[role]
+		if m == nil {
+			m = &member{Member: Member{Role: role, From: "graph", State: Absent}}
+			members[role] = m
+		}
+		return m
+	}
+	for _, n := range in.Nodes {
+		m := of(n.Role)
+		m.InGraph = true
+		m.Component = cmp.Or(m.Component, n.Component)
+	}
+	ours := make(map[string]bool)
+	for _, d := range in.Declared {
+		of(d.Role).declare(d)
+		if d.Announcement != "" {
+			ours[d.Announcement] = true
+		}
+	}
+	for _, p := range in.Announced {
+		if !ours[p.Definition.ID] {
+			m := of(p.Definition.Role)
+			m.Announced = append(m.Announced, p)
+		}
+	}
+	cast := Cast{Participants: make(map[string]route.Participant, len(members))}
+	for _, role := range slices.Sorted(maps.Keys(members)) {
+		m := members[role]
+		m.settle(in.Now, &cast.Again)
+		cast.Members = append(cast.Members, m.Member)
+	}
+	verdicts := r.ask(ctx, cast.Members)
+	for _, m := range cast.Members {
+		if p := members[m.Role]; p.State != Absent {
+			cast.Participants[m.Role] = route.Participant{
+				Inports: bind(m.Inports, true, verdicts), Outports: bind(m.Outports, false, verdicts),
+				Incarnation: p.incarnation, Waiting: p.waiting,
+			}
+		}
+	}
+	return cast
+}
+
+// member is a role while the cast is made.
+type member struct {
+	Member
+	declared             *Declared
+	incarnation, waiting string
+}
+
+func (m *member) declare(d Declared) {
+	if m.declared != nil {
+		return // the site has said it before the library
+	}
+	m.declared = &d
+	m.From = d.From
+	m.Component, m.Label, m.Icon = cmp.Or(d.Component, m.Component), d.Label, d.Icon
+	m.Inports, m.Outports = slices.Clone(d.Inports), slices.Clone(d.Outports)
+}
+
+// settle decides who plays the role, where its ports are, and which life this is.
+func (m *member) settle(now time.Time, again *time.Time) {
+	slices.SortFunc(m.Announced, func(p, q discovery.Participant) int { return cmp.Compare(p.Incarnation, q.Incarnation) })
+	var last time.Time // when somebody in the role was heard of
+	for _, p := range slices.Backward(m.Announced) {
+		def := p.On[0].Definition
+		if m.From == "graph" {
+			m.From = "announced"
+			m.Component = cmp.Or(def.Component, m.Component)
+		}
+		m.Label, m.Icon = cmp.Or(m.Label, def.Label), cmp.Or(m.Icon, def.Icon)
+		m.add(&m.Inports, "inport", p.On[0].Broker, def.Inports)
+		m.add(&m.Outports, "outport", p.On[0].Broker, def.Outports)
+		if p.Last.After(last) {
+			last = p.Last
+		}
+	}
+	if n := len(m.Announced); n > 0 {
+		m.incarnation = fmt.Sprint(m.Announced[n-1].Incarnation)
+		m.State = Present
+	}
+	switch {
+	case m.declared == nil && m.State == Absent:
+		m.Reason = "nobody has announced that it plays this role"
+	case m.declared == nil:
+	case m.declared.Run == nil:
+		m.State = Present
+	default:
+		m.run(*m.declared.Run, last, now, again)
+	}
+}
+
+// run settles a role for which the gateway has started a program. last is when somebody has announced itself in the role.
+func (m *member) run(r Run, last, now time.Time, again *time.Time) {
+	m.incarnation += fmt.Sprintf("/%d", r.Restarts)
+	m.Reason = r.Reason
+	until := r.Since.Add(Grace)
+	switch {
+	case r.State != "running":
+		m.State = Failed
+		m.waiting = m.Role + " does not run"
+	case last.After(r.Since):
+		m.State = Present
+	case now.Before(until):
+		m.State = Starting
+		m.waiting = m.Role + " has not announced itself yet"
+		if again.IsZero() || until.Before(*again) {
+			*again = until
+		}
+	default:
+		m.State = Running
+	}
+}
+
+// add adds what a participant says of its ports.
+func (m *member) add(ports *[]Port, what, broker string, announced []discovery.Port) {
+	for _, a := range announced {
+		p := Port{
+			Name: a.ID, Type: a.Type, Schema: a.Schema, Description: a.Description, Broker: broker, Address: a.Queue, Hidden: a.Hidden,
+		}
+		i := slices.IndexFunc(*ports, func(q Port) bool { return strings.EqualFold(q.Name, p.Name) })
+		if i < 0 {
+			*ports = append(*ports, p)
+			continue
+		}
+		if q := (*ports)[i]; (q.Address != p.Address || q.Broker != p.Broker) && p.Address != "" && m.Warning == "" {
+			m.Warning = fmt.Sprintf("%s %s is at %s on %s, and somebody else in this role says %s on %s",
+				what, q.Name, q.Address, q.Broker, p.Address, p.Broker)
+		}
+	}
+}
+
+// ask asks drivers about the ports of roles that are in a graph, as far as nobody has before.
+func (r *Roster) ask(ctx context.Context, members []Member) map[asked]answer {
+	verdicts := make(map[asked]answer)
+	fresh := make(map[string][]asked)
+	look := func(p Port, in bool) {
+		if p.Traits != nil || p.Address == "" || p.Broker == "" {
+			return
+		}
+		k := key(p, in)
+		if _, is := verdicts[k]; is {
+			return
+		}
+		a, is := r.known[k]
+		verdicts[k] = a
+		if !is {
+			fresh[p.Broker] = append(fresh[p.Broker], k)
+		}
+	}
+	for _, m := range members {
+		if !m.InGraph {
+			continue
+		}
+		for _, p := range m.Inports {
+			look(p, true)
+		}
+		for _, p := range m.Outports {
+			look(p, false)
+		}
+	}
+	for broker, ports := range fresh {
+		for i, a := range r.verdicts(ctx, broker, ports) {
+			verdicts[ports[i]] = a
+		}
+	}
+	return verdicts
+}
+
+func key(p Port, in bool) asked { return asked{p.Broker, p.Address, string(p.Options), in} }
+
+// verdicts asks the driver of a broker about ports, and remembers what it has answered. What it finds wrong with one port
+// it may say instead of answering about the others: then it is asked about each.
+func (r *Roster) verdicts(ctx context.Context, broker string, ports []asked) []answer {
+	var req transport.ValidateRequest
+	for _, p := range ports {
+		name, options := "announced "+p.address, json.RawMessage(p.options)
+		if p.in {
+			req.Sinks = append(req.Sinks, transport.Sink{Name: name, Address: p.address, Options: options})
+		} else {
+			req.Sources = append(req.Sources, transport.Source{Name: name, Address: p.address, Options: options})
+		}
+	}
+	out := make([]answer, len(ports))
+	res, err := r.validate(ctx, broker, req)
+	switch {
+	case err != nil:
+		for i := range out {
+			out[i].problem = fmt.Sprintf("%s could not be asked about %s: %v", broker, ports[i].address, err)
+		}
+		return out // and remembered nowhere
+	case len(res.Problems) > 0 && len(ports) > 1:
+		for i := range ports {
+			out[i] = r.verdicts(ctx, broker, ports[i:i+1])[0]
+		}
+		return out
+	case len(res.Problems) > 0:
+		out[0].problem = fmt.Sprintf("%s on %s: %s", ports[0].address, broker, res.Problems[0].Message)
+	case len(res.Sources) != len(req.Sources) || len(res.Sinks) != len(req.Sinks):
+		for i := range out {
+			out[i].problem = fmt.Sprintf("the driver of %s was asked about %d ports and answered about %d",
+				broker, len(ports), len(res.Sources)+len(res.Sinks))
+		}
+		return out
+	default:
+		for i, p := range ports {
+			if p.in {
+				out[i].traits, res.Sinks = res.Sinks[0], res.Sinks[1:]
+			} else {
+				out[i].traits, res.Sources = res.Sources[0], res.Sources[1:]
+			}
+		}
+	}
+	if len(r.known) > most {
+		r.Forget()
+	}
+	for i, p := range ports {
+		r.known[p] = out[i]
+	}
+	return out
+}
+
+// most is how many answers are remembered: a participant that makes up addresses shall not fill the memory.
+const most = 100_000
+
+// bind makes the bindings of ports.
+func bind(ports []Port, in bool, verdicts map[asked]answer) map[string]route.Port {
+	bound := make(map[string]route.Port, len(ports))
+	for _, p := range ports {
+		b := route.Port{Broker: p.Broker, Address: p.Address, Type: p.Type, Schema: p.Schema, Options: p.Options}
+		if p.Traits != nil {
+			b.Traits = *p.Traits
+		} else {
+			a := verdicts[key(p, in)]
+			b.Traits, b.Problem = a.traits, a.problem
+		}
+		bound[p.Name] = b
+	}
+	return bound
+}
