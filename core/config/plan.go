@@ -9,14 +9,18 @@ import (
 	"github.com/flogate/flogate/core/route"
 )
 
-// Plan returns what has to run for the site.
-func (s *Site) Plan() route.Plan {
+// Plan returns what has to run for the site, with nobody there but who is in it.
+func (s *Site) Plan() route.Plan { return route.Make(s.Input()) }
+
+// Input returns what the site says of its plan: graphs, settings of edges, and its participants as they are written. The
+// caller may add others to Participants, or replace them. Settings may be called concurrently.
+func (s *Site) Input() route.Input {
 	in := route.Input{StrictTypes: s.StrictTypes, Participants: make(map[string]route.Participant)}
 	for _, g := range s.Graphs {
 		in.Graphs = append(in.Graphs, route.Graph{Name: g.Name, Graph: g.Graph})
 	}
 	for _, p := range s.Participants {
-		in.Participants[p.Role] = route.Participant{Inports: bindings(p, p.Inports), Outports: bindings(p, p.Outports)}
+		in.Participants[p.Role] = p.Route()
 	}
 	in.Settings = func(from, to graph.Endpoint) route.Settings {
 		e := s.Edge(from.Node, portOf(from), to.Node, portOf(to))
@@ -27,7 +31,13 @@ func (s *Site) Plan() route.Plan {
 			Window:           e.Window,
 		}
 	}
-	return route.Make(in)
+	return in
+}
+
+// Route returns the participant as a plan sees it: its ports at their places, with what the driver promised for them when
+// the site was loaded. Those of a participant that no site has (see ParseParticipant) promise nothing.
+func (p Participant) Route() route.Participant {
+	return route.Participant{Inports: bindings(p, p.Inports), Outports: bindings(p, p.Outports)}
 }
 
 // portOf is the port of an endpoint as a site file names it, with the place of an array port: "in[2]".
