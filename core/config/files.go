@@ -22,6 +22,8 @@ type folder struct {
 	root *os.Root
 	// dir is the folder's absolute path, shown is how it is called in messages.
 	dir, shown string
+	// anywhere lets it read files wherever they are.
+	anywhere bool
 	// read gets the absolute path of each file that is asked for.
 	read func(path string)
 }

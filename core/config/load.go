@@ -70,6 +70,8 @@ type loader struct {
 	shown map[string]bool
 	// file is the name of the site file in ranges.
 	file string
+	// sheet is the site file, where the user has none. See Assemble.
+	sheet *sheet
 
 	drivers map[string]*driver
 	brokers map[string]*brokerAt
