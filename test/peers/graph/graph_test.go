@@ -9,17 +9,15 @@ package graph
 
 import (
 	"bytes"
-	"context"
 	"encoding/json"
 	"flag"
 	"os"
-	"os/exec"
 	"path/filepath"
-	"strings"
 	"testing"
-	"time"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/flogate/flogate/test/peers/npm"
 )
 
 var update = flag.Bool("update", false, "write the expectations of core/graph from what the reference implementations say")
@@ -98,39 +96,11 @@ func ask(t *testing.T, texts map[string]string) (all map[string]map[string]map[s
 	if err != nil {
 		t.Fatal(err)
 	}
-	install(t)
-	if err := json.Unmarshal(run(t, in, "node", "oracle.js"), &all); err != nil {
+	npm.Install(t, ".")
+	if err := json.Unmarshal(npm.Run(t, ".", in, "node", "oracle.js"), &all); err != nil {
 		t.Fatal(err)
 	}
 	return all
-}
-
-// install brings node_modules to what package-lock.json says, unless it is that already.
-func install(t *testing.T) {
-	t.Helper()
-	lock, err := os.Stat("package-lock.json")
-	if err != nil {
-		t.Fatal(err)
-	}
-	installed, err := os.Stat("node_modules/.package-lock.json")
-	if err == nil && installed.ModTime().After(lock.ModTime()) {
-		return
-	}
-	run(t, nil, "npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund")
-}
-
-func run(t *testing.T, in []byte, program string, args ...string) []byte {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
-	defer cancel()
-	var out, errs bytes.Buffer
-	cmd := exec.CommandContext(ctx, program, args...)
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = bytes.NewReader(in), &out, &errs
-	cmd.WaitDelay = time.Second
-	if err := cmd.Run(); err != nil {
-		t.Fatalf("%s %s: %v\n%s", program, strings.Join(args, " "), err, errs.Bytes())
-	}
-	return out.Bytes()
 }
 
 func write(t *testing.T, file string, v any) {
