@@ -99,8 +99,8 @@ func said(flag, value string) string {
 	return flag + " " + value
 }
 
-// texts returns a list, one line of it.
-func texts(list []string) cty.Value {
+// tuple returns a list of texts.
+func tuple(list []string) cty.Value {
 	if len(list) == 0 {
 		return cty.EmptyTupleVal
 	}
@@ -171,7 +171,7 @@ func (l *loader) writeLibrary(a Assembly, broker string) {
 	if a.ComponentDir != "" {
 		s.line(said("--componentdir", a.ComponentDir), "  componentdir = %s", cty.StringVal(a.ComponentDir))
 	}
-	s.line(said("--ignore", strings.Join(a.Ignore, ",")), "  ignore = %s", texts(a.Ignore))
+	s.line(said("--ignore", strings.Join(a.Ignore, ",")), "  ignore = %s", tuple(a.Ignore))
 	s.line("--env", "  env = {")
 	for _, key := range names(a.Env) {
 		s.line(said("--env", key), "    (%s) = %s", cty.StringVal(key), cty.StringVal(a.Env[key]))
