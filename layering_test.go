@@ -60,6 +60,7 @@ var layers = map[string]layer{
 	"forwarding/fbp": {level: 0},
 
 	"core/graph":                 {level: 1},
+	"core/deadletter":            {level: 1},
 	"core/process":               {level: 1},
 	"core/supervise":             {level: 1},
 	"proto/flogate/transport/v1": {level: 1, outside: grpc},

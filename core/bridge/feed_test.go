@@ -15,6 +15,7 @@ import (
 
 	"github.com/flogate/flogate/core/bridge"
 	"github.com/flogate/flogate/core/broker"
+	"github.com/flogate/flogate/core/deadletter"
 	"github.com/flogate/flogate/core/transport"
 	"github.com/flogate/flogate/core/transport/transporttest"
 )
@@ -252,8 +253,8 @@ func TestRefusedMessageGoesToTheDeadLetterWithItsCause(t *testing.T) {
 	for _, h := range letter.Headers {
 		got[h.Name] = h.Value
 	}
-	if string(letter.Body) != "x" || got["k"] != "v" || got[bridge.HeaderDeadCause] != "the queue takes nothing" ||
-		got[bridge.HeaderDeadEdge] != "a.out -> b.in" || got[bridge.HeaderDeadFrom] != "queue/in" || got[bridge.HeaderDeadTime] == "" {
+	if string(letter.Body) != "x" || got["k"] != "v" || got[deadletter.HeaderCause] != "the queue takes nothing" ||
+		got[deadletter.HeaderEdge] != "a.out -> b.in" || got[deadletter.HeaderFrom] != "queue/in" || got[deadletter.HeaderTime] == "" {
 		t.Errorf("dead letter %q with headers %v", letter.Body, letter.Headers)
 	}
 	if s := f.Status().Targets[0]; s.Dead != 1 || s.Rejected != 0 || s.Passed.Messages != 0 {

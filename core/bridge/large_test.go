@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/flogate/flogate/core/bridge"
+	"github.com/flogate/flogate/core/deadletter"
 	"github.com/flogate/flogate/core/transport"
 )
 
@@ -84,7 +85,8 @@ func TestMessageThatIsTooLargeToPassIsRefusedByEveryTarget(t *testing.T) {
 	}
 	for i, letter := range letters {
 		cause := letter.Headers[0]
-		if letter.ID != cut[i] || len(letter.Body) > 0 || cause.Name != bridge.HeaderDeadCause ||
+		got, _ := deadletter.Open(letter)
+		if got.Message.ID != cut[i] || len(letter.Body) > 0 || cause.Name != deadletter.HeaderCause ||
 			cause.Value != "a body of 16777217 bytes is larger than 16 MiB" {
 			t.Errorf("dead letter %d is %+v; want message %s", i, letter, cut[i])
 		}
@@ -131,7 +133,8 @@ func TestLostConnectionsLoseNothingBesideWhatIsTooLarge(t *testing.T) {
 	}
 	var letters []string
 	for _, m := range dead.PublishedTo("queue/dead") {
-		letters = append(letters, m.ID)
+		letter, _ := deadletter.Open(m)
+		letters = append(letters, letter.Message.ID)
 	}
 	if got := firsts(letters); !slices.Equal(got, cut) {
 		t.Errorf("dead letters of %v; want %v", got, cut)

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/flogate/flogate/core/broker"
+	"github.com/flogate/flogate/core/deadletter"
 	"github.com/flogate/flogate/core/transport"
 )
 
@@ -23,16 +24,10 @@ type Target struct {
 	Open func(ctx context.Context) (transport.Publisher, error)
 	// OpenDeadLetter opens a publisher to where refused messages go; nil if there is no such place.
 	OpenDeadLetter func(ctx context.Context) (transport.Publisher, error)
+	// Origin is the broker of the source, for dead letters. Headerless: there is no room for headers where they go.
+	Origin     string
+	Headerless bool
 }
-
-// The headers that a dead letter carries beside those of the message.
-const (
-	HeaderDeadCause = "flogate-dead-cause" // why the sink refused it, in words
-	HeaderDeadEdge  = "flogate-dead-edge"  // the edge on which it was
-	HeaderDeadTime  = "flogate-dead-time"  // when, RFC 3339 in UTC
-	HeaderDeadFrom  = "flogate-dead-from"  // the address at which it came in
-	HeaderDeadBody  = "flogate-dead-body"  // "omitted, N bytes" where the body was too large to pass
-)
 
 // maxBatch is how many messages are given to a publisher at once: as many as the wire puts into a frame.
 const maxBatch = 64
@@ -312,17 +307,13 @@ func (t *target) refused(ctx context.Context, p uint64, cause error) error {
 	if t.cfg.OpenDeadLetter == nil {
 		return nil
 	}
-	letter := d.Message
-	letter.Headers = append(append([]transport.Header(nil), d.Headers...),
-		transport.Header{Name: HeaderDeadCause, Value: cause.Error()},
-		transport.Header{Name: HeaderDeadEdge, Value: t.cfg.ID},
-		transport.Header{Name: HeaderDeadFrom, Value: d.Address},
-		transport.Header{Name: HeaderDeadTime, Value: time.Now().UTC().Format(time.RFC3339Nano)})
-	if d.TooLarge > 0 {
-		letter.Headers = append(letter.Headers, transport.Header{Name: HeaderDeadBody, Value: fmt.Sprintf("omitted, %d bytes", d.TooLarge)})
+	dead := deadletter.Letter{
+		Message: d.Message, Cause: cause.Error(), Edge: t.cfg.ID, Broker: t.cfg.Origin, Time: time.Now(), Attempts: max(1, int(d.Attempt)),
 	}
-	letter.Durable = true
-	letter.Retain = false // a dead letter is an event, not the last value of an address
+	if d.TooLarge > 0 {
+		dead.Omitted = deadletter.Omitted(d.TooLarge)
+	}
+	letter := dead.Pack(t.cfg.Headerless)
 	var retry broker.Retry
 	for {
 		err := t.bury(ctx, letter)

@@ -62,6 +62,8 @@ type Network struct {
 	iips    map[string]context.CancelFunc // initial packets that are being or have been sent
 	states  map[string]*edgeState
 	moved   chan struct{} // closed and replaced when brokers changes
+	// kept holds the connections on which dead letters at places that keep nothing have been asked to be kept.
+	kept map[string]transport.Conn
 
 	wake chan struct{} // has an element when Run should look again
 }
@@ -99,6 +101,7 @@ func New(cfg Config) *Network {
 		iips:    make(map[string]context.CancelFunc),
 		states:  make(map[string]*edgeState),
 		moved:   make(chan struct{}),
+		kept:    make(map[string]transport.Conn),
 		wake:    make(chan struct{}, 1),
 	}
 }
@@ -314,10 +317,12 @@ func (n *Network) targets(w route.Feed) []bridge.Target {
 		bt := bridge.Target{ID: t.ID, Version: targetVersion(t), Place: sinkPlace(t), Open: n.opener(t.Broker, t.Sink)}
 		if t.DeadLetter != (route.Place{}) {
 			// Its name has the edge in it: dead letters of different edges are different messages.
-			bt.OpenDeadLetter = n.opener(t.DeadLetter.Broker, transport.Sink{
+			bt.OpenDeadLetter = n.letterBox(t, transport.Sink{
 				Name:    "dead " + t.Sink.Name,
 				Address: t.DeadLetter.Address,
+				Options: t.DeadLetterOptions,
 			})
+			bt.Origin, bt.Headerless = w.Broker, t.DeadLetterTraits.Headerless
 		}
 		targets = append(targets, bt)
 	}

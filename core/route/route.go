@@ -64,6 +64,8 @@ type Settings struct {
 	// DeadLetter is where refused messages go; the zero value for nowhere. DeadLetterTraits are the driver's word about it.
 	DeadLetter       Place
 	DeadLetterTraits transport.Traits
+	// DeadLetterOptions and DeadLetterReader are for the driver: for the sink at DeadLetter, and for a source that reads there.
+	DeadLetterOptions, DeadLetterReader json.RawMessage
 	// Window is the most messages in flight on the feed; 0 for the default.
 	Window int64
 }
@@ -123,6 +125,10 @@ type Target struct {
 	Broker     string
 	Sink       transport.Sink
 	DeadLetter Place
+
+	// As in Settings.
+	DeadLetterTraits                    transport.Traits
+	DeadLetterOptions, DeadLetterReader json.RawMessage
 }
 
 // Initial is an initial packet with its binding, or what keeps it from having one.
@@ -225,8 +231,8 @@ func (p *planner) edge(g Graph, e graph.Edge) {
 		out.Refused = fmt.Sprintf("%s is required, and the edge is %s: %s", want, out.Guarantee, out.Weakness)
 	}
 	if out.settings.DeadLetter != (Place{}) && !out.settings.DeadLetterTraits.Confirms {
-		weak := fmt.Sprintf("a dead letter at %s on %s can be lost, because nobody confirms it there: name another broker with dead_letter_broker",
-			out.settings.DeadLetter.Address, out.settings.DeadLetter.Broker)
+		weak := join(fmt.Sprintf("a dead letter at %s on %s can be lost, because nobody confirms it there: give it what it needs with dead_letter_options, or another broker with dead_letter_broker",
+			out.settings.DeadLetter.Address, out.settings.DeadLetter.Broker), out.settings.DeadLetterTraits.Weakness)
 		if AtLeastOnce.rank() <= out.settings.Require.rank() && out.Refused == "" {
 			out.Refused = fmt.Sprintf("%s is required, and %s", out.settings.Require, weak)
 		} else {
@@ -372,7 +378,10 @@ func (p *planner) feed(e *planned) (key string, isNew bool) {
 			Address: e.sink.Address,
 			Options: e.sink.Options,
 		},
-		DeadLetter: e.settings.DeadLetter,
+		DeadLetter:        e.settings.DeadLetter,
+		DeadLetterTraits:  e.settings.DeadLetterTraits,
+		DeadLetterOptions: e.settings.DeadLetterOptions,
+		DeadLetterReader:  e.settings.DeadLetterReader,
 	})
 	return key, isNew
 }

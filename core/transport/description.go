@@ -123,6 +123,14 @@ type Traits struct {
 	// Subscription tells apart sources at one Place for which the broker keeps different things, such as queues with different
 	// routing keys. Empty where the Place says it all.
 	Subscription string
+	// Headerless: messages have no headers here, so that whoever has more to say than a body has to put it there.
+	Headerless bool
+	// Fleeting: a sink's place keeps nothing by itself. What comes is kept for those subscriptions whose broker keeps
+	// something for them, and for nobody else.
+	Fleeting bool
 	// Weakness says in words why Acks or Confirms is false, and what to do: "QoS 0 has no acknowledgement: set qos = 1".
 	Weakness string
+	// Kind says as what kind of place the broker itself can bind the endpoint, by [Topology], with the same meaning as carrying
+	// from it or to it. 0 where it cannot.
+	Kind PlaceKind
 }

@@ -392,6 +392,7 @@ func traitsToProto(ts []transport.Traits) []*pb.Traits {
 	for i, t := range ts {
 		ps[i] = &pb.Traits{
 			Acks: t.Acks, Confirms: t.Confirms, Deduplicates: t.Deduplicates, Identifies: t.Identifies, Subscription: valid(t.Subscription), Place: valid(t.Place), Weakness: text(t.Weakness),
+			Headerless: t.Headerless, Fleeting: t.Fleeting, Kind: placeKindToProto(t.Kind),
 		}
 	}
 	return ps
@@ -405,7 +406,7 @@ func traitsFromProto(ps []*pb.Traits) []transport.Traits {
 	for i, p := range ps {
 		ts[i] = transport.Traits{
 			Acks: p.GetAcks(), Confirms: p.GetConfirms(), Deduplicates: p.GetDeduplicates(), Identifies: p.GetIdentifies(), Subscription: p.GetSubscription(), Place: p.GetPlace(),
-			Weakness: text(p.GetWeakness()),
+			Weakness: text(p.GetWeakness()), Headerless: p.GetHeaderless(), Fleeting: p.GetFleeting(), Kind: placeKindFromProto(p.GetKind()),
 		}
 	}
 	return ts

@@ -804,7 +804,14 @@ type Traits struct {
 	Identifies bool `protobuf:"varint,6,opt,name=identifies,proto3" json:"identifies,omitempty"`
 	// Tells apart sources at one place for which the broker keeps different things, such as queues with different routing
 	// keys. Empty where the place says it all.
-	Subscription  string `protobuf:"bytes,7,opt,name=subscription,proto3" json:"subscription,omitempty"`
+	Subscription string `protobuf:"bytes,7,opt,name=subscription,proto3" json:"subscription,omitempty"`
+	// Messages have no headers here, so that whoever has more to say than a body has to put it there.
+	Headerless bool `protobuf:"varint,8,opt,name=headerless,proto3" json:"headerless,omitempty"`
+	// A sink's place keeps nothing by itself: what comes is kept only for subscriptions for which the broker keeps something.
+	Fleeting bool `protobuf:"varint,9,opt,name=fleeting,proto3" json:"fleeting,omitempty"`
+	// As what kind of place the broker itself can bind the endpoint with the same meaning as carrying from it or to it: with
+	// Declare, Bind and Unbind. Unspecified where it cannot.
+	Kind          PlaceKind `protobuf:"varint,10,opt,name=kind,proto3,enum=flogate.transport.v1.PlaceKind" json:"kind,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -886,6 +893,27 @@ func (x *Traits) GetSubscription() string {
 		return x.Subscription
 	}
 	return ""
+}
+
+func (x *Traits) GetHeaderless() bool {
+	if x != nil {
+		return x.Headerless
+	}
+	return false
+}
+
+func (x *Traits) GetFleeting() bool {
+	if x != nil {
+		return x.Fleeting
+	}
+	return false
+}
+
+func (x *Traits) GetKind() PlaceKind {
+	if x != nil {
+		return x.Kind
+	}
+	return PlaceKind_PLACE_KIND_UNSPECIFIED
 }
 
 type ConnectRequest struct {
@@ -3140,7 +3168,7 @@ const file_flogate_transport_v1_transport_proto_rawDesc = "" +
 	"\x05where\x18\x01 \x01(\x0e2\x1a.flogate.transport.v1.PartR\x05where\x12\x14\n" +
 	"\x05index\x18\x02 \x01(\rR\x05index\x12\x12\n" +
 	"\x04path\x18\x03 \x03(\tR\x04path\x12\x18\n" +
-	"\amessage\x18\x04 \x01(\tR\amessage\"\xd2\x01\n" +
+	"\amessage\x18\x04 \x01(\tR\amessage\"\xc3\x02\n" +
 	"\x06Traits\x12\x12\n" +
 	"\x04acks\x18\x01 \x01(\bR\x04acks\x12\x1a\n" +
 	"\bconfirms\x18\x02 \x01(\bR\bconfirms\x12\"\n" +
@@ -3150,7 +3178,13 @@ const file_flogate_transport_v1_transport_proto_rawDesc = "" +
 	"\n" +
 	"identifies\x18\x06 \x01(\bR\n" +
 	"identifies\x12\"\n" +
-	"\fsubscription\x18\a \x01(\tR\fsubscription\"<\n" +
+	"\fsubscription\x18\a \x01(\tR\fsubscription\x12\x1e\n" +
+	"\n" +
+	"headerless\x18\b \x01(\bR\n" +
+	"headerless\x12\x1a\n" +
+	"\bfleeting\x18\t \x01(\bR\bfleeting\x123\n" +
+	"\x04kind\x18\n" +
+	" \x01(\x0e2\x1f.flogate.transport.v1.PlaceKindR\x04kind\"<\n" +
 	"\x0eConnectRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n" +
 	"\x06config\x18\x02 \x01(\fR\x06config\"\x9b\x01\n" +
@@ -3389,61 +3423,62 @@ var file_flogate_transport_v1_transport_proto_depIdxs = []int32{
 	11, // 9: flogate.transport.v1.ValidateResponse.sources:type_name -> flogate.transport.v1.Traits
 	11, // 10: flogate.transport.v1.ValidateResponse.sinks:type_name -> flogate.transport.v1.Traits
 	0,  // 11: flogate.transport.v1.Problem.where:type_name -> flogate.transport.v1.Part
-	14, // 12: flogate.transport.v1.ConnectResponse.connected:type_name -> flogate.transport.v1.Connected
-	15, // 13: flogate.transport.v1.ConnectResponse.condition:type_name -> flogate.transport.v1.Condition
-	19, // 14: flogate.transport.v1.ReceiveRequest.open:type_name -> flogate.transport.v1.ReceiveOpen
-	21, // 15: flogate.transport.v1.ReceiveRequest.progress:type_name -> flogate.transport.v1.ReceiveProgress
-	24, // 16: flogate.transport.v1.ReceiveRequest.close:type_name -> flogate.transport.v1.ReceiveClose
-	20, // 17: flogate.transport.v1.ReceiveOpen.source:type_name -> flogate.transport.v1.Source
-	23, // 18: flogate.transport.v1.Source.window:type_name -> flogate.transport.v1.Credit
-	22, // 19: flogate.transport.v1.ReceiveProgress.settlements:type_name -> flogate.transport.v1.Settlement
-	23, // 20: flogate.transport.v1.ReceiveProgress.grant:type_name -> flogate.transport.v1.Credit
-	1,  // 21: flogate.transport.v1.Settlement.outcome:type_name -> flogate.transport.v1.Outcome
-	26, // 22: flogate.transport.v1.ReceiveResponse.opened:type_name -> flogate.transport.v1.ReceiveOpened
-	27, // 23: flogate.transport.v1.ReceiveResponse.deliveries:type_name -> flogate.transport.v1.Deliveries
-	37, // 24: flogate.transport.v1.Deliveries.messages:type_name -> flogate.transport.v1.Message
-	29, // 25: flogate.transport.v1.PublishRequest.open:type_name -> flogate.transport.v1.PublishOpen
-	31, // 26: flogate.transport.v1.PublishRequest.batch:type_name -> flogate.transport.v1.MessageBatch
-	30, // 27: flogate.transport.v1.PublishOpen.sink:type_name -> flogate.transport.v1.Sink
-	37, // 28: flogate.transport.v1.MessageBatch.messages:type_name -> flogate.transport.v1.Message
-	33, // 29: flogate.transport.v1.PublishResponse.opened:type_name -> flogate.transport.v1.PublishOpened
-	34, // 30: flogate.transport.v1.PublishResponse.confirms:type_name -> flogate.transport.v1.Confirms
-	35, // 31: flogate.transport.v1.Confirms.confirms:type_name -> flogate.transport.v1.Confirm
-	36, // 32: flogate.transport.v1.Confirm.refused:type_name -> flogate.transport.v1.Refusal
-	49, // 33: flogate.transport.v1.Message.created:type_name -> google.protobuf.Timestamp
-	50, // 34: flogate.transport.v1.Message.ttl:type_name -> google.protobuf.Duration
-	38, // 35: flogate.transport.v1.Message.headers:type_name -> flogate.transport.v1.Header
-	41, // 36: flogate.transport.v1.DeclareRequest.place:type_name -> flogate.transport.v1.Place
-	2,  // 37: flogate.transport.v1.Place.kind:type_name -> flogate.transport.v1.PlaceKind
-	46, // 38: flogate.transport.v1.BindRequest.binding:type_name -> flogate.transport.v1.Binding
-	46, // 39: flogate.transport.v1.UnbindRequest.binding:type_name -> flogate.transport.v1.Binding
-	41, // 40: flogate.transport.v1.Binding.from:type_name -> flogate.transport.v1.Place
-	41, // 41: flogate.transport.v1.Binding.to:type_name -> flogate.transport.v1.Place
-	3,  // 42: flogate.transport.v1.TransportService.Describe:input_type -> flogate.transport.v1.DescribeRequest
-	8,  // 43: flogate.transport.v1.TransportService.Validate:input_type -> flogate.transport.v1.ValidateRequest
-	12, // 44: flogate.transport.v1.TransportService.Connect:input_type -> flogate.transport.v1.ConnectRequest
-	16, // 45: flogate.transport.v1.TransportService.Disconnect:input_type -> flogate.transport.v1.DisconnectRequest
-	18, // 46: flogate.transport.v1.TransportService.Receive:input_type -> flogate.transport.v1.ReceiveRequest
-	28, // 47: flogate.transport.v1.TransportService.Publish:input_type -> flogate.transport.v1.PublishRequest
-	39, // 48: flogate.transport.v1.TransportService.Declare:input_type -> flogate.transport.v1.DeclareRequest
-	42, // 49: flogate.transport.v1.TransportService.Bind:input_type -> flogate.transport.v1.BindRequest
-	44, // 50: flogate.transport.v1.TransportService.Unbind:input_type -> flogate.transport.v1.UnbindRequest
-	47, // 51: flogate.transport.v1.TransportService.Health:input_type -> flogate.transport.v1.HealthRequest
-	4,  // 52: flogate.transport.v1.TransportService.Describe:output_type -> flogate.transport.v1.DescribeResponse
-	9,  // 53: flogate.transport.v1.TransportService.Validate:output_type -> flogate.transport.v1.ValidateResponse
-	13, // 54: flogate.transport.v1.TransportService.Connect:output_type -> flogate.transport.v1.ConnectResponse
-	17, // 55: flogate.transport.v1.TransportService.Disconnect:output_type -> flogate.transport.v1.DisconnectResponse
-	25, // 56: flogate.transport.v1.TransportService.Receive:output_type -> flogate.transport.v1.ReceiveResponse
-	32, // 57: flogate.transport.v1.TransportService.Publish:output_type -> flogate.transport.v1.PublishResponse
-	40, // 58: flogate.transport.v1.TransportService.Declare:output_type -> flogate.transport.v1.DeclareResponse
-	43, // 59: flogate.transport.v1.TransportService.Bind:output_type -> flogate.transport.v1.BindResponse
-	45, // 60: flogate.transport.v1.TransportService.Unbind:output_type -> flogate.transport.v1.UnbindResponse
-	48, // 61: flogate.transport.v1.TransportService.Health:output_type -> flogate.transport.v1.HealthResponse
-	52, // [52:62] is the sub-list for method output_type
-	42, // [42:52] is the sub-list for method input_type
-	42, // [42:42] is the sub-list for extension type_name
-	42, // [42:42] is the sub-list for extension extendee
-	0,  // [0:42] is the sub-list for field type_name
+	2,  // 12: flogate.transport.v1.Traits.kind:type_name -> flogate.transport.v1.PlaceKind
+	14, // 13: flogate.transport.v1.ConnectResponse.connected:type_name -> flogate.transport.v1.Connected
+	15, // 14: flogate.transport.v1.ConnectResponse.condition:type_name -> flogate.transport.v1.Condition
+	19, // 15: flogate.transport.v1.ReceiveRequest.open:type_name -> flogate.transport.v1.ReceiveOpen
+	21, // 16: flogate.transport.v1.ReceiveRequest.progress:type_name -> flogate.transport.v1.ReceiveProgress
+	24, // 17: flogate.transport.v1.ReceiveRequest.close:type_name -> flogate.transport.v1.ReceiveClose
+	20, // 18: flogate.transport.v1.ReceiveOpen.source:type_name -> flogate.transport.v1.Source
+	23, // 19: flogate.transport.v1.Source.window:type_name -> flogate.transport.v1.Credit
+	22, // 20: flogate.transport.v1.ReceiveProgress.settlements:type_name -> flogate.transport.v1.Settlement
+	23, // 21: flogate.transport.v1.ReceiveProgress.grant:type_name -> flogate.transport.v1.Credit
+	1,  // 22: flogate.transport.v1.Settlement.outcome:type_name -> flogate.transport.v1.Outcome
+	26, // 23: flogate.transport.v1.ReceiveResponse.opened:type_name -> flogate.transport.v1.ReceiveOpened
+	27, // 24: flogate.transport.v1.ReceiveResponse.deliveries:type_name -> flogate.transport.v1.Deliveries
+	37, // 25: flogate.transport.v1.Deliveries.messages:type_name -> flogate.transport.v1.Message
+	29, // 26: flogate.transport.v1.PublishRequest.open:type_name -> flogate.transport.v1.PublishOpen
+	31, // 27: flogate.transport.v1.PublishRequest.batch:type_name -> flogate.transport.v1.MessageBatch
+	30, // 28: flogate.transport.v1.PublishOpen.sink:type_name -> flogate.transport.v1.Sink
+	37, // 29: flogate.transport.v1.MessageBatch.messages:type_name -> flogate.transport.v1.Message
+	33, // 30: flogate.transport.v1.PublishResponse.opened:type_name -> flogate.transport.v1.PublishOpened
+	34, // 31: flogate.transport.v1.PublishResponse.confirms:type_name -> flogate.transport.v1.Confirms
+	35, // 32: flogate.transport.v1.Confirms.confirms:type_name -> flogate.transport.v1.Confirm
+	36, // 33: flogate.transport.v1.Confirm.refused:type_name -> flogate.transport.v1.Refusal
+	49, // 34: flogate.transport.v1.Message.created:type_name -> google.protobuf.Timestamp
+	50, // 35: flogate.transport.v1.Message.ttl:type_name -> google.protobuf.Duration
+	38, // 36: flogate.transport.v1.Message.headers:type_name -> flogate.transport.v1.Header
+	41, // 37: flogate.transport.v1.DeclareRequest.place:type_name -> flogate.transport.v1.Place
+	2,  // 38: flogate.transport.v1.Place.kind:type_name -> flogate.transport.v1.PlaceKind
+	46, // 39: flogate.transport.v1.BindRequest.binding:type_name -> flogate.transport.v1.Binding
+	46, // 40: flogate.transport.v1.UnbindRequest.binding:type_name -> flogate.transport.v1.Binding
+	41, // 41: flogate.transport.v1.Binding.from:type_name -> flogate.transport.v1.Place
+	41, // 42: flogate.transport.v1.Binding.to:type_name -> flogate.transport.v1.Place
+	3,  // 43: flogate.transport.v1.TransportService.Describe:input_type -> flogate.transport.v1.DescribeRequest
+	8,  // 44: flogate.transport.v1.TransportService.Validate:input_type -> flogate.transport.v1.ValidateRequest
+	12, // 45: flogate.transport.v1.TransportService.Connect:input_type -> flogate.transport.v1.ConnectRequest
+	16, // 46: flogate.transport.v1.TransportService.Disconnect:input_type -> flogate.transport.v1.DisconnectRequest
+	18, // 47: flogate.transport.v1.TransportService.Receive:input_type -> flogate.transport.v1.ReceiveRequest
+	28, // 48: flogate.transport.v1.TransportService.Publish:input_type -> flogate.transport.v1.PublishRequest
+	39, // 49: flogate.transport.v1.TransportService.Declare:input_type -> flogate.transport.v1.DeclareRequest
+	42, // 50: flogate.transport.v1.TransportService.Bind:input_type -> flogate.transport.v1.BindRequest
+	44, // 51: flogate.transport.v1.TransportService.Unbind:input_type -> flogate.transport.v1.UnbindRequest
+	47, // 52: flogate.transport.v1.TransportService.Health:input_type -> flogate.transport.v1.HealthRequest
+	4,  // 53: flogate.transport.v1.TransportService.Describe:output_type -> flogate.transport.v1.DescribeResponse
+	9,  // 54: flogate.transport.v1.TransportService.Validate:output_type -> flogate.transport.v1.ValidateResponse
+	13, // 55: flogate.transport.v1.TransportService.Connect:output_type -> flogate.transport.v1.ConnectResponse
+	17, // 56: flogate.transport.v1.TransportService.Disconnect:output_type -> flogate.transport.v1.DisconnectResponse
+	25, // 57: flogate.transport.v1.TransportService.Receive:output_type -> flogate.transport.v1.ReceiveResponse
+	32, // 58: flogate.transport.v1.TransportService.Publish:output_type -> flogate.transport.v1.PublishResponse
+	40, // 59: flogate.transport.v1.TransportService.Declare:output_type -> flogate.transport.v1.DeclareResponse
+	43, // 60: flogate.transport.v1.TransportService.Bind:output_type -> flogate.transport.v1.BindResponse
+	45, // 61: flogate.transport.v1.TransportService.Unbind:output_type -> flogate.transport.v1.UnbindResponse
+	48, // 62: flogate.transport.v1.TransportService.Health:output_type -> flogate.transport.v1.HealthResponse
+	53, // [53:63] is the sub-list for method output_type
+	43, // [43:53] is the sub-list for method input_type
+	43, // [43:43] is the sub-list for extension type_name
+	43, // [43:43] is the sub-list for extension extendee
+	0,  // [0:43] is the sub-list for field type_name
 }
 
 func init() { file_flogate_transport_v1_transport_proto_init() }
