@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -157,13 +158,17 @@ func count(n int, what string) string {
 	return fmt.Sprintf("%d %ss", n, what)
 }
 
-// driverFor finds the driver and the configuration of the broker that a command names.
-func (a *app) driverFor(ctx context.Context, w where, log *slog.Logger) (transport.Driver, transport.ConnectRequest, error) {
+// driverFor finds the driver and the configuration of the broker that a command names. It fills in the name of a site's only
+// broker.
+func (a *app) driverFor(ctx context.Context, w *where, log *slog.Logger) (transport.Driver, transport.ConnectRequest, error) {
 	none := transport.ConnectRequest{}
 	if w.site != "" {
 		site, err := a.look(ctx, w.site)
 		if err != nil {
 			return nil, none, err
+		}
+		if w.broker == "" && len(site.Brokers) == 1 {
+			w.broker = site.Brokers[0].ID()
 		}
 		b := site.Broker(w.broker)
 		if b == nil {
@@ -171,11 +176,15 @@ func (a *app) driverFor(ctx context.Context, w where, log *slog.Logger) (transpo
 			for _, b := range site.Brokers {
 				names = append(names, b.ID())
 			}
-			return nil, none, usagef("%s has no broker %q; it has %s", w.site, w.broker, strings.Join(names, ", "))
+			has := cmp.Or(strings.Join(names, ", "), "none")
+			if w.broker == "" {
+				return nil, none, usagef("--broker is missing: the name of one that %s has (%s)", w.site, has)
+			}
+			return nil, none, usagef("%s has no broker %q; it has %s", w.site, redactURL(w.broker), has)
 		}
 		open := builtins()[b.Type]
 		if open == nil {
-			return nil, none, fmt.Errorf("%s is no transport of flogate's own: send and dump work only with these (%s)",
+			return nil, none, fmt.Errorf("%s is no transport of flogate's own: this command works only with these (%s)",
 				b.Type, strings.Join(builtinNames(), ", "))
 		}
 		return open(log), transport.ConnectRequest{Name: site.Name + "/" + b.ID() + "/cli", Config: b.Config.JSON()}, nil

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -26,11 +27,31 @@ type where struct {
 }
 
 // brokerUsage stands in place of a default: the flag's would be printed by --help, with the password in it.
-const brokerUsage = "the broker's URL, or with --config its name in the site file (default: $MSGFLO_BROKER)"
+const brokerUsage = "the broker's URL, or with --config its name in the site file (default: $MSGFLO_BROKER, $CLOUDAMQP_URL or " +
+	defaultBroker + ")"
 
-func (w *where) flags(cmd *cobra.Command) {
+// defaultBroker is where MsgFlo's tools look for a broker that nobody has named.
+const defaultBroker = "amqp://localhost"
+
+// brokerFromEnvironment is the broker that is meant where none is given, as in MsgFlo.
+func brokerFromEnvironment() string {
+	return cmp.Or(os.Getenv("MSGFLO_BROKER"), os.Getenv("CLOUDAMQP_URL"), defaultBroker)
+}
+
+// fill fills in what is left to the environment. A site file knows its brokers itself.
+func (w *where) fill() {
+	if w.broker == "" && w.site == "" {
+		w.broker = brokerFromEnvironment()
+	}
+}
+
+func (w *where) brokerFlags(cmd *cobra.Command) {
 	cmd.Flags().StringVar(&w.broker, "broker", "", brokerUsage)
 	siteFlag(cmd, &w.site, "the site file that knows the broker")
+}
+
+func (w *where) flags(cmd *cobra.Command) {
+	w.brokerFlags(cmd)
 	cmd.Flags().StringVar(&w.options, "options", "", "the transport's options for the address, as JSON")
 	cmd.Flags().DurationVar(&w.timeout, "timeout", 10*time.Second, "how long to wait for the broker")
 }
@@ -42,13 +63,9 @@ func (a *app) connect(ctx context.Context, w *where) (transport.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	if w.broker == "" {
-		w.broker = os.Getenv("MSGFLO_BROKER")
-	}
-	if w.broker == "" {
-		return nil, usagef("--broker is missing: the broker's URL, or with --config its name in the site file")
-	}
-	driver, req, err := a.driverFor(ctx, *w, log)
+	named := w.broker != ""
+	w.fill()
+	driver, req, err := a.driverFor(ctx, w, log)
 	if err != nil {
 		return nil, err
 	}
@@ -65,6 +82,9 @@ func (a *app) connect(ctx context.Context, w *where) (transport.Conn, error) {
 		// The broker answers, or it need not be asked.
 	default:
 		err = fmt.Errorf("%w: does the broker run, and is that its address?", err)
+	}
+	if !named && w.broker == defaultBroker {
+		err = fmt.Errorf("%w (nobody has named another one: see --broker)", err)
 	}
 	code := exitUnreachable
 	if transport.IsPermanent(err) {
