@@ -13,6 +13,8 @@ import (
 	"github.com/hashicorp/hcl/v2"
 	"github.com/hashicorp/hcl/v2/hclwrite"
 	"github.com/zclconf/go-cty/cty"
+
+	"github.com/flogate/flogate/core/transport"
 )
 
 // Assembly is what a command line says in place of a site file. Paths are relative to the working directory, and lead
@@ -25,7 +27,8 @@ type Assembly struct {
 	// Brokers are URLs, --broker. What serves one is the transport with the URL's scheme. There has to be one; what the
 	// Library and the Participants are told to use is the first.
 	Brokers []string
-	// Library is a package.json, another JSON file, or a folder, --library. Empty: there is none, or what is in ComponentDir.
+	// Library is a package.json, another JSON file, or a folder, --library. Empty with a ComponentDir is the working directory;
+	// without one there is no library.
 	Library string
 	// ComponentDir is the component folder, --componentdir, relative to that of the Library.
 	ComponentDir string
@@ -62,7 +65,7 @@ func Assemble(ctx context.Context, a Assembly, opts Options) (*Site, *Diagnostic
 	l.sheet = &sheet{}
 	l.write(ctx, a)
 	site, diags := l.load(ctx, commandLine, []byte(l.sheet.text.String()))
-	diags.unname(commandLine, l.sheet.flags)
+	diags.unname(commandLine, l.sheet)
 	return site, diags
 }
 
@@ -83,6 +86,9 @@ func (s *sheet) line(flag, format string, args ...any) {
 	fmt.Fprintf(&s.text, format+"\n", args...)
 	s.flags = append(s.flags, flag)
 }
+
+// flag is what a line came from.
+func (s *sheet) flag(line int) string { return s.flags[min(max(line, 1), len(s.flags))-1] }
 
 // here is where the next line will be.
 func (s *sheet) here() hcl.Range {
@@ -114,7 +120,7 @@ func tuple(list []string) cty.Value {
 // write writes the sheet. What cannot be written is reported.
 func (l *loader) write(ctx context.Context, a Assembly) {
 	s := l.sheet
-	s.line("--name", "site %s {", cty.StringVal(cmp.Or(a.Name, nameOf(a.Graphs))))
+	s.line(said("--name", a.Name), "site %s {", cty.StringVal(cmp.Or(a.Name, nameOf(a.Graphs))))
 	if a.StrictTypes {
 		s.line("--types", "  types = %s", cty.StringVal(typesStrict))
 	}
@@ -163,11 +169,7 @@ func (l *loader) writeLibrary(a Assembly, broker string) {
 	}
 	s.line(flag, "library %s {", cty.StringVal("library"))
 	s.line(flag, "  broker = broker.%s", broker)
-	if a.Library != "" {
-		s.line(flag, "  file = %s", cty.StringVal(a.Library))
-	} else {
-		s.line(flag, "  namespace = %s", cty.StringVal(""))
-	}
+	s.line(flag, "  file = %s", cty.StringVal(cmp.Or(a.Library, ".")))
 	if a.ComponentDir != "" {
 		s.line(said("--componentdir", a.ComponentDir), "  componentdir = %s", cty.StringVal(a.ComponentDir))
 	}
@@ -189,6 +191,10 @@ func (l *loader) writeBrokers(ctx context.Context, a Assembly) (first string) {
 		s.line("--broker", "")
 		return ""
 	}
+	plugins := a.Plugins
+	if plugins != "" {
+		plugins = l.folder.abs(plugins)
+	}
 	count := map[string]int{}
 	wrong := false
 	for i, address := range a.Brokers {
@@ -196,7 +202,7 @@ func (l *loader) writeBrokers(ctx context.Context, a Assembly) (first string) {
 		if slices.Contains(a.Brokers[:i], address) {
 			continue // One broker, however often it is named.
 		}
-		kind := l.transportFor(ctx, address)
+		kind := l.transportFor(ctx, plugins, address)
 		if kind == "" {
 			wrong = true
 			s.line(flag, "")
@@ -221,12 +227,49 @@ func (l *loader) writeBrokers(ctx context.Context, a Assembly) (first string) {
 }
 
 // transportFor returns the transport that serves the scheme of a URL; nothing after having said that there is none.
-func (l *loader) transportFor(ctx context.Context, address string) string {
+func (l *loader) transportFor(ctx context.Context, plugins, address string) string {
 	u, err := url.Parse(address)
 	if err != nil || u.Scheme == "" || u.Host == "" {
 		l.diags.add(Error, l.sheet.here(), "Wrong address", "A broker is named by its URL, like mqtt://127.0.0.1:1883.")
 		return ""
 	}
+	if l.opts.Transports == nil || l.opts.Driver == nil {
+		l.diags.add(Error, l.sheet.here(), "Unknown transport", "There are no transports.")
+		return ""
+	}
+	types := slices.Sorted(slices.Values(l.opts.Transports(plugins)))
+	// A plugin may be a process to launch: the one that is called like the scheme is asked first.
+	slices.SortStableFunc(types, func(s, t string) int {
+		return cmp.Compare(editDistance(s, u.Scheme), editDistance(t, u.Scheme))
+	})
+	var known []string
+	var silent strings.Builder
+	for _, kind := range types {
+		d := l.drivers[kind]
+		if d == nil {
+			drv, err := l.opts.Driver(ctx, plugins, kind)
+			var description transport.Description
+			if err == nil {
+				description, err = drv.Describe(ctx)
+			}
+			if err != nil {
+				fmt.Fprintf(&silent, " The transport %q cannot be used: %s", kind, ended(err.Error()))
+				continue
+			}
+			d = &driver{drv, description}
+			l.drivers[kind] = d
+		}
+		if slices.Contains(d.description.Schemes, u.Scheme) {
+			return kind
+		}
+		known = append(known, d.description.Schemes...)
+	}
+	slices.Sort(known)
+	detail := fmt.Sprintf("There is no transport for %s://.%s", u.Scheme, didYouMean(u.Scheme, known))
+	if len(known) > 0 {
+		detail += fmt.Sprintf(" There are %s.", strings.Join(known, ", "))
+	}
+	l.diags.add(Error, l.sheet.here(), "Unknown transport", "%s%s", detail, silent.String())
 	return ""
 }
 
@@ -234,7 +277,10 @@ func (l *loader) transportFor(ctx context.Context, address string) string {
 func shownURL(address string) string {
 	u, err := url.Parse(address)
 	if err != nil || u.Scheme == "" || u.Host == "" {
-		return ""
+		if strings.ContainsAny(address, "@?") {
+			return ""
+		}
+		return address
 	}
 	return (&url.URL{Scheme: u.Scheme, Host: u.Host, Path: u.Path}).String()
 }
@@ -259,17 +305,26 @@ func graphName(before []string, path string) string {
 	if len(before) == 0 {
 		return MainGraph
 	}
-	return ""
+	taken := make([]string, len(before))
+	for i := range before {
+		taken[i] = graphName(before[:i], before[i])
+	}
+	text, unique := nameOf([]string{path}), ""
+	for n := 2; slices.Contains(taken, text+unique); n++ {
+		unique = fmt.Sprint(n)
+		text = text[:min(len(text), 64-len(unique))]
+	}
+	return text + unique
 }
 
 // unname gives what was found in a file that nobody sees the flag for its place.
-func (d *Diagnostics) unname(file string, flags []string) {
+func (d *Diagnostics) unname(file string, s *sheet) {
 	for i := range d.List {
 		where := &d.List[i].Where
 		if where.File != file {
 			continue
 		}
-		*where = Range{File: flags[min(max(where.Start.Line, 1), len(flags))-1]}
+		*where = Range{File: s.flag(where.Start.Line)}
 	}
 	delete(d.sources, file)
 }

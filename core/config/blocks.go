@@ -271,10 +271,7 @@ func (v values) path(name string) (string, bool) {
 		v.l.diags.add(Error, where, "Wrong value", "%q has to be the path of a folder.", name)
 		return "", false
 	}
-	if !filepath.IsAbs(text) {
-		text = filepath.Join(v.l.site.Dir, text)
-	}
-	return filepath.Clean(text), true
+	return absolute(v.l.site.Dir, text), true
 }
 
 // broker reads a reference to a broker.
@@ -334,6 +331,14 @@ func (l *loader) duplicate(where hcl.Range, what, name string, first hcl.Range) 
 func capital(s string) string { return strings.ToUpper(s[:1]) + s[1:] }
 
 func (l *loader) decodeSite(blocks hcl.Blocks) {
+// on says where something else is.
+func (l *loader) on(where hcl.Range) string {
+	if l.sheet != nil && where.Filename == l.file {
+		return "by " + l.sheet.flag(where.Start.Line)
+	}
+	return fmt.Sprintf("on line %d", where.Start.Line)
+}
+
 	l.onlyOne(blocks)
 	if len(blocks) == 0 {
 		return
@@ -518,9 +523,9 @@ func (l *loader) decodeGraphs(blocks hcl.Blocks) {
 				l.diags.add(Error, at, "Unknown graph format", `A graph file ends in ".fbp" or ".json".`)
 				continue
 			}
-			shown := filepath.Join(l.folder.shown, path)
+			shown := l.folder.called(path)
 			l.diags.source(shown, src)
-			g.File, g.Source = filepath.Join(l.site.Dir, path), string(src)
+			g.File, g.Source = l.folder.abs(path), string(src)
 			g.text = text{file: shown, src: string(src), line: 1}
 		case inline:
 			src, at, ok := v.text("text")

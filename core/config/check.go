@@ -56,7 +56,7 @@ func (l *loader) checkListeners() {
 	for i, a := range l.listeners {
 		for _, b := range l.listeners[:i] {
 			if a.port == b.port && (a.host == b.host || everywhere(a.host) || everywhere(b.host)) {
-				l.diags.add(Error, a.where, "Port taken twice", "Port %s is already used on line %d.", a.port, b.where.Start.Line)
+				l.diags.add(Error, a.where, "Port taken twice", "Port %s is already used %s.", a.port, l.on(b.where))
 				break
 			}
 		}

@@ -10,7 +10,10 @@ import (
 )
 
 // fakeDriver is a driver with one attribute of every kind. Only Describe and Validate can be called.
-type fakeDriver struct{ transport.Driver }
+type fakeDriver struct {
+	transport.Driver
+	kind string
+}
 
 func (d fakeDriver) Describe(context.Context) (transport.Description, error) {
 	tls := transport.Schema{Attributes: []transport.Attribute{
@@ -19,7 +22,8 @@ func (d fakeDriver) Describe(context.Context) (transport.Description, error) {
 		{Name: "key", Type: transport.String, Secret: true, Required: true},
 	}}
 	return transport.Description{
-		Name: "fake",
+		Name:    "fake",
+		Schemes: []string{d.kind, d.kind + "s"},
 		Config: transport.Schema{
 			Attributes: []transport.Attribute{
 				{Name: "url", Type: transport.String, Required: true, Secret: true},
@@ -60,7 +64,7 @@ func (d fakeDriver) Validate(_ context.Context, req transport.ValidateRequest) (
 		if err := json.Unmarshal(req.Config, &config); err != nil {
 			return result, err
 		}
-		if !strings.HasPrefix(config.URL, "fake://") && !strings.HasPrefix(config.URL, "mqtt://") {
+		if !strings.HasPrefix(config.URL, "fake://") && !strings.HasPrefix(config.URL, d.kind+"://") {
 			problem(transport.InConfig, 0, "The URL "+config.URL+" has an unknown scheme.", "url")
 		}
 		if config.TLS != nil && config.TLS.ServerName == "bad" {
@@ -105,7 +109,7 @@ func fakes() Options {
 			if transportType == "broken" {
 				return nil, errors.New("plugin exited with status 1")
 			}
-			return fakeDriver{}, nil
+			return fakeDriver{kind: transportType}, nil
 		},
 		Transports: func(string) []string { return []string{"amqp", "broken", "mqtt"} },
 		LookupEnv: func(name string) (string, bool) {

@@ -17,7 +17,7 @@ const (
 )
 
 // folder reads files in the folder of a site file, and nowhere else: neither "..", nor an absolute path, nor a symbolic
-// link leads out of it.
+// link leads out of it, unless it is told otherwise.
 type folder struct {
 	root *os.Root
 	// dir is the folder's absolute path, shown is how it is called in messages.
@@ -32,19 +32,48 @@ func (f *folder) file(name string, limit int64) ([]byte, error) {
 	if name == "" {
 		return nil, errors.New("the name of the file is empty")
 	}
-	f.read(filepath.Join(f.dir, name))
+	f.read(f.abs(name))
+	if f.anywhere {
+		return readFile(disk{}, name, limit)
+	}
 	if f.root == nil {
 		return nil, errors.New("there is no folder to read from")
+	}
+	if _, err := f.root.Stat(name); err != nil && !filepath.IsLocal(name) {
+		return nil, fmt.Errorf("%q is outside of the folder of the site file, and only files in it are read", name)
 	}
 	return readFile(f.root, name, limit)
 }
 
-func readFile(root *os.Root, name string, limit int64) ([]byte, error) {
+// abs returns the absolute path of a file.
+func (f *folder) abs(name string) string { return absolute(f.dir, name) }
+
+// called returns how a file is called in messages.
+func (f *folder) called(name string) string { return absolute(f.shown, name) }
+
+// absolute returns a path that may be relative to a folder.
+func absolute(dir, name string) string {
+	if filepath.IsAbs(name) {
+		return filepath.Clean(name)
+	}
+	return filepath.Join(dir, name)
+}
+
+// tree is where files are: an *os.Root, or disk.
+type tree interface {
+	Stat(name string) (fs.FileInfo, error)
+	Open(name string) (*os.File, error)
+}
+
+// disk is every file there is.
+type disk struct{}
+
+func (disk) Stat(name string) (fs.FileInfo, error) { return os.Stat(name) }
+func (disk) Open(name string) (*os.File, error)    { return os.Open(name) }
+
+func readFile(root tree, name string, limit int64) ([]byte, error) {
 	// Asked before opening: a named pipe would hold us until somebody writes to it.
 	info, err := root.Stat(name)
-	if err != nil && !filepath.IsLocal(name) {
-		return nil, fmt.Errorf("%q is outside of the folder of the site file, and only files in it are read", name)
-	}
 	if err != nil {
 		return nil, explain(err, name)
 	}

@@ -219,10 +219,7 @@ func (v values) componentDir(dir string) string {
 		v.l.diags.add(Error, where, "Wrong value", `"componentdir" has to be the path of a folder.`)
 		return ""
 	}
-	if !filepath.IsAbs(text) {
-		text = filepath.Join(dir, text)
-	}
-	return filepath.Clean(text)
+	return absolute(dir, text)
 }
 
 // texts reads a map of texts that anybody may see.

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"path/filepath"
 	"strings"
 
 	"github.com/goccy/go-yaml"
@@ -70,7 +69,7 @@ func (l *loader) readParticipant(p *participantAt, path string, where hcl.Range)
 		l.diags.add(Error, where, "Cannot read the participant", "%s", sentence(err.Error()))
 		return
 	}
-	f := l.foreign(filepath.Join(l.folder.shown, path), src, p.Role)
+	f := l.foreign(l.folder.called(path), src, p.Role)
 	if f == nil {
 		return
 	}
