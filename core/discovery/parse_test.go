@@ -62,7 +62,7 @@ func TestParticipantsOfAllLibrariesAreUnderstood(t *testing.T) {
 		},
 		"noflo-runtime-msgflo-repeat": {
 			ID: "repeater-e549fe2a-e669-4ce4-98b8-a443793cfcf3", Role: "repeater", Component: "core/Repeat", Icon: "forward",
-			Label:   "Forwards packets and metadata in the same way \nit receives them",
+			Label:   "Forwards packets and metadata in the same way it receives them",
 			Inports: P{{ID: "in", Type: "all", Queue: "repeater.IN"}}, Outports: P{{ID: "out", Type: "all", Queue: "repeater.OUT"}},
 		},
 		"msgflo-python-repeat": {

@@ -28,24 +28,41 @@ import (
 	"github.com/flogate/flogate/test/brokers"
 )
 
-// program is the built flogate.
-var program string //nolint:gochecknoglobals // made once for all tests of a program, by Main
+// folder has what Main removes: the built flogate.
+var folder string
 
-// Main builds flogate, runs the tests, and returns their exit code.
+// Main runs the tests of a program that uses this package, and returns their exit code.
 func Main(m *testing.M) int {
-	dir, err := os.MkdirTemp("", "flogate-test-")
-	if err != nil {
+	var err error
+	if folder, err = os.MkdirTemp("", "flogate-test-"); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
-	defer func() { _ = os.RemoveAll(dir) }()
-	program = filepath.Join(dir, "flogate")
-	build := exec.Command("go", "build", "-o", program, "github.com/flogate/flogate/cmd/flogate")
-	if out, err := build.CombinedOutput(); err != nil {
-		fmt.Fprintf(os.Stderr, "%s\n%v\n", out, err)
-		return 1
-	}
+	defer func() { _ = os.RemoveAll(folder) }()
 	return m.Run()
+}
+
+// built is how building flogate went; it is built when it is first needed.
+var built = sync.OnceValue(func() error {
+	build := exec.Command("go", "build", "-o", program(), "github.com/flogate/flogate/cmd/flogate")
+	if out, err := build.CombinedOutput(); err != nil {
+		return fmt.Errorf("%w\n%s", err, out)
+	}
+	return nil
+})
+
+func program() string { return filepath.Join(folder, "flogate") }
+
+// Program is the path of the built flogate.
+func Program(t testing.TB) string {
+	t.Helper()
+	if folder == "" {
+		t.Fatal("TestMain does not call gateway.Main")
+	}
+	if err := built(); err != nil {
+		t.Fatal(err)
+	}
+	return program()
 }
 
 // Run runs flogate with arguments and returns what it has printed; the test fails if flogate does.
@@ -54,7 +71,7 @@ func Run(t testing.TB, args ...string) string {
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	var out, errs bytes.Buffer
-	cmd := exec.CommandContext(ctx, program, args...)
+	cmd := exec.CommandContext(ctx, Program(t), args...)
 	cmd.Stdout, cmd.Stderr = &out, &errs
 	if err := cmd.Run(); err != nil {
 		t.Fatalf("flogate %q: %v\n%s%s", args, err, &out, &errs)
@@ -133,7 +150,7 @@ func (g *Gateway) Log() string { return g.output.String() }
 // Start starts the gateway again after Kill or Stop.
 func (g *Gateway) Start() {
 	g.t.Helper()
-	g.cmd = exec.Command(program, "--config", g.site)
+	g.cmd = exec.Command(Program(g.t), "--config", g.site)
 	g.cmd.Stdout, g.cmd.Stderr = g.output, g.output
 	g.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	if err := g.cmd.Start(); err != nil {
