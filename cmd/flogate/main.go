@@ -104,7 +104,7 @@ Exit codes: 0 done, 1 failed, 2 wrong usage, 3 the site file is not valid,
 			if site == "" {
 				return cmd.Help()
 			}
-			return a.runSite(cmd.Context(), site)
+			return a.runSite(cmd.Context(), siteFile(site))
 		},
 	}
 	root.SetFlagErrorFunc(flagError)
@@ -129,6 +129,7 @@ Exit codes: 0 done, 1 failed, 2 wrong usage, 3 the site file is not valid,
 		a.procfileCommand(),
 		a.graphCommand(),
 		a.statusCommand(),
+		a.participantsCommand(),
 		a.versionCommand(),
 		a.demoCommand(),
 		a.guardCommand(),

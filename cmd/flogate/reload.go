@@ -35,8 +35,17 @@ func (r *runner) watch(ctx, working context.Context) {
 		events, failures = watcher.Events, watcher.Errors
 	}
 	watched := r.follow(watcher, nil)
-	settled := time.NewTimer(time.Hour)
-	settled.Stop()
+	settled, look := stopped(), stopped()
+	var due time.Time      // when to look at who is there; zero if nobody has come or gone
+	var took time.Duration // looking, the last time
+	lookAt := func(at time.Time) {
+		if due.IsZero() || at.Before(due) {
+			due = at
+			look.Reset(time.Until(at))
+		}
+	}
+	defer settled.Stop()
+	defer look.Stop()
 	for {
 		select {
 		case <-ctx.Done():
@@ -50,11 +59,33 @@ func (r *runner) watch(ctx, working context.Context) {
 		case err := <-failures:
 			r.log.Warn("changes of the site file may not be noticed", "error", err)
 			continue
+		case <-r.stage.poked:
+			// A crowd that comes is let in soon, and is never what the gateway spends most of its time on.
+			lookAt(time.Now().Add(max(lookTime, 10*took)))
+			continue
+		case <-look.C:
+			due = time.Time{}
+			began := time.Now()
+			again := r.plan(working)
+			took = time.Since(began)
+			if !again.IsZero() {
+				lookAt(again)
+			}
+			continue
 		case <-settled.C:
 		}
 		r.again(ctx, working)
 		watched = r.follow(watcher, watched)
 	}
+}
+
+// lookTime is how long participants may go on coming before it is looked at who is there.
+const lookTime = 20 * time.Millisecond
+
+func stopped() *time.Timer {
+	t := time.NewTimer(time.Hour)
+	t.Stop()
+	return t
 }
 
 // follow watches the folders of the site's files: a file that an editor replaces is another file of the same name.
@@ -77,7 +108,7 @@ func (r *runner) follow(watcher *fsnotify.Watcher, watched []string) []string {
 
 // again loads the site and applies the difference. What goes wrong is said, and the old state goes on.
 func (r *runner) again(ctx, working context.Context) {
-	site, diags, err := loadSite(ctx, r.path, r.log)
+	site, diags, err := r.source.load(ctx, r.log)
 	r.files = diags.Files
 	var said strings.Builder
 	_ = diags.Write(&said, false) // a builder takes everything
@@ -98,10 +129,10 @@ func (r *runner) again(ctx, working context.Context) {
 	}
 	r.mu.Unlock()
 	if err != nil {
-		r.log.Error("site file not taken over, the old one stays in force", "file", r.path, "error", err)
+		r.log.Error("site file not taken over, the old one stays in force", "file", r.source.name, "error", err)
 		return
 	}
-	r.log.Info("site file taken over", "file", r.path)
+	r.log.Info("site file taken over", "file", r.source.name)
 }
 
 // fixed refuses what cannot be changed while the gateway runs.

@@ -25,6 +25,7 @@ import (
 
 	"github.com/flogate/flogate/core/admin"
 	"github.com/flogate/flogate/core/config"
+	"github.com/flogate/flogate/core/discovery"
 	"github.com/flogate/flogate/core/embedded"
 	"github.com/flogate/flogate/core/library"
 	"github.com/flogate/flogate/core/network"
@@ -51,7 +52,7 @@ is not valid changes nothing, and is said.`,
 			} else if len(args) > 0 || site == "" {
 				return usagef("run wants one site file: --config site.hcl")
 			}
-			return a.runSite(cmd.Context(), site)
+			return a.runSite(cmd.Context(), siteFile(site))
 		},
 	}
 	cmd.Flags().StringVarP(&site, "config", "c", "", "the site file")
@@ -63,7 +64,7 @@ is not valid changes nothing, and is said.`,
 type runner struct {
 	app     *app
 	log     *slog.Logger
-	path    string
+	source  siteSource
 	started time.Time
 	host    *plugin.Host
 	net     *network.Network
@@ -78,9 +79,13 @@ type runner struct {
 	files        []string // what a change of which means that the site has to be loaded again
 	reload       string   // why the last change was not taken over
 	processes    map[string]*plugin.Process
-	own          map[string]admin.Plugin // the embedded brokers
-	participants map[string]admin.Participant
+	own          map[string]admin.Plugin   // the embedded brokers
+	participants map[string]library.Status // the programs that were started, by role
 	listening    *adminListener
+
+	// What follows belongs to the goroutine that plans.
+	brokers []network.Broker
+	stage   *stage
 }
 
 // adminListener is where operators are answered.
@@ -91,7 +96,7 @@ type adminListener struct {
 
 // runSite runs a site until ctx ends. The order of the end is the reverse of the way of a message: the network settles what
 // is in flight while brokers and plugins are still there.
-func (a *app) runSite(ctx context.Context, path string) error {
+func (a *app) runSite(ctx context.Context, from siteSource) error {
 	log, err := a.logger()
 	if err != nil {
 		return err
@@ -105,7 +110,7 @@ func (a *app) runSite(ctx context.Context, path string) error {
 	signal.Notify(hup, syscall.SIGHUP)
 	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
 
-	site, diags, err := loadSite(ctx, path, log)
+	site, diags, err := from.load(ctx, log)
 	if err != nil {
 		return &exitError{exitConfig, errors.Join(diags.Write(a.stderr, isTerminal(a.stderr)), err)}
 	}
@@ -127,11 +132,12 @@ func (a *app) runSite(ctx context.Context, path string) error {
 		}
 	}
 	r := &runner{
-		app: a, log: log, path: path, started: time.Now(), host: host, tasks: newTasks(log),
+		app: a, log: log, source: from, started: time.Now(), host: host, tasks: newTasks(log),
 		net:          network.New(network.Config{Drain: site.Drain, Log: log, Changed: poke}),
 		processes:    make(map[string]*plugin.Process),
 		own:          make(map[string]admin.Plugin),
-		participants: make(map[string]admin.Participant),
+		participants: make(map[string]library.Status),
+		stage:        newStage(discovery.Config{Log: log}),
 		files:        diags.Files,
 		hup:          hup,
 		changed:      changed,
@@ -193,11 +199,15 @@ func (r *runner) run(ctx context.Context, site *config.Site) error {
 
 // apply makes what runs what a site says. When it fails nothing has changed.
 func (r *runner) apply(ctx context.Context, site *config.Site) error {
-	brokers, processes, err := r.brokers(site)
+	brokers, drivers, processes, err := r.connectors(site)
 	if err != nil {
 		return err
 	}
-	if err := r.listen(site.Listen.Admin); err != nil {
+	shelves, err := openShelves(site.Libraries, r.stage.shelves, r.log)
+	if err == nil {
+		err = r.listen(site.Listen.Admin)
+	}
+	if err != nil {
 		release(processes)
 		return err
 	}
@@ -205,15 +215,17 @@ func (r *runner) apply(ctx context.Context, site *config.Site) error {
 	unused, first := r.processes, r.site == nil
 	r.processes, r.site = processes, site
 	r.mu.Unlock()
+	r.brokers, r.stage.drivers, r.stage.shelves = brokers, drivers, shelves
+	r.stage.roster.Forget()
 	if first {
 		// A broker of our own is waited for a moment, or the first thing that a person reads is that it is not there.
-		r.tasks.apply(ctx, r.wanted(site))
+		r.tasks.apply(ctx, r.housekeeping(site))
 		if err := r.awaitEmbedded(ctx, len(site.Embedded)); err != nil {
 			return err
 		}
 	}
-	r.net.Apply(network.Wanted{Brokers: brokers, Plan: site.Plan()})
-	r.tasks.apply(ctx, r.wanted(site))
+	r.plan(ctx)
+	r.stage.poke() // whoever watches is told when to look again
 	// Released after the network knows better: a process that goes on being used must not end in between.
 	release(unused)
 	return nil
@@ -258,12 +270,17 @@ func release(processes map[string]*plugin.Process) {
 	}
 }
 
-// brokers returns the brokers of a site, and the processes that serve them, one handle for each.
-func (r *runner) brokers(site *config.Site) (brokers []network.Broker, processes map[string]*plugin.Process, err error) {
+// connectors returns the brokers of a site, drivers that can be asked about ports there, and the processes that serve them,
+// one handle for each.
+func (r *runner) connectors(site *config.Site) (
+	brokers []network.Broker, drivers map[string]func(context.Context) (transport.Driver, error),
+	processes map[string]*plugin.Process, err error,
+) {
 	found, err := executables(site.Plugins.Directory)
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, nil, err
 	}
+	drivers = make(map[string]func(context.Context) (transport.Driver, error))
 	processes = make(map[string]*plugin.Process)
 	used := processes
 	defer func() {
@@ -274,7 +291,7 @@ func (r *runner) brokers(site *config.Site) (brokers []network.Broker, processes
 	for _, b := range site.Brokers {
 		i := slices.IndexFunc(found, func(e plugin.Executable) bool { return e.Type == b.Type })
 		if i < 0 {
-			return nil, nil, fmt.Errorf("broker %s: there is no transport %q", b.ID(), b.Type)
+			return nil, nil, nil, fmt.Errorf("broker %s: there is no transport %q", b.ID(), b.Type)
 		}
 		nb := network.Broker{
 			ID:      b.ID(),
@@ -283,9 +300,9 @@ func (r *runner) brokers(site *config.Site) (brokers []network.Broker, processes
 		}
 		switch {
 		case found[i].Problem != nil:
-			return nil, nil, fmt.Errorf("broker %s: %w", b.ID(), found[i].Problem)
+			return nil, nil, nil, fmt.Errorf("broker %s: %w", b.ID(), found[i].Problem)
 		case b.Isolation == config.IsolationNone && !found[i].BuiltIn:
-			return nil, nil, fmt.Errorf("broker %s: isolation = \"none\" is for flogate's own transports, and %s is served by %s",
+			return nil, nil, nil, fmt.Errorf("broker %s: isolation = \"none\" is for flogate's own transports, and %s is served by %s",
 				b.ID(), b.Type, found[i].Path)
 		case b.Isolation == config.IsolationNone:
 			driver := builtins()[b.Type](r.log.With("broker", b.ID()))
@@ -301,8 +318,13 @@ func (r *runner) brokers(site *config.Site) (brokers []network.Broker, processes
 			nb.Trouble = func() string { return troubleOf(p.State()) }
 		}
 		brokers = append(brokers, nb)
+		drivers[b.ID()] = nb.Driver
+		if open := builtins()[b.Type]; open != nil && found[i].BuiltIn {
+			// What it says of a port is the same in every process, and here nobody has to wait for one.
+			drivers[b.ID()] = func(context.Context) (transport.Driver, error) { return open(r.log), nil }
+		}
 	}
-	return brokers, processes, nil
+	return brokers, drivers, processes, nil
 }
 
 // troubleOf says what is wrong with a plugin that does not serve; empty if nothing is, or it has only not started yet.
@@ -321,19 +343,11 @@ func brokerVersion(b config.Broker, e plugin.Executable) string {
 	return hex.EncodeToString(h.Sum(nil))
 }
 
-// wanted are the tasks beside the network.
-func (r *runner) wanted(site *config.Site) map[string]task {
-	wanted := make(map[string]task)
+// housekeeping are the tasks that have nothing to do with participants.
+func (r *runner) housekeeping(site *config.Site) map[string]task {
+	wanted := map[string]task{"registry": {run: r.stage.registry.Run}}
 	for _, e := range site.Embedded {
 		wanted["embedded "+e.Name] = task{version: fmt.Sprint(e), run: func(ctx context.Context) error { return r.embed(ctx, e) }}
-	}
-	for _, p := range site.Participants {
-		if len(p.Command) > 0 {
-			wanted["participant "+p.Role] = task{
-				version: participantVersion(site, p),
-				run:     func(ctx context.Context) error { return r.play(ctx, site, p) },
-			}
-		}
 	}
 	if l := r.listening; l != nil {
 		wanted["admin"] = task{
@@ -342,12 +356,6 @@ func (r *runner) wanted(site *config.Site) map[string]task {
 		}
 	}
 	return wanted
-}
-
-func participantVersion(site *config.Site, p config.Participant) string {
-	h := sha256.New()
-	fmt.Fprintln(h, site.Dir, p.Command, participantEnv(site, p))
-	return hex.EncodeToString(h.Sum(nil))
 }
 
 func (r *runner) embed(ctx context.Context, e config.Embedded) error {
@@ -387,35 +395,35 @@ func (r *runner) endGuard() {
 	}
 }
 
-func (r *runner) play(ctx context.Context, site *config.Site, p config.Participant) error {
+func (r *runner) play(ctx context.Context, p player) error {
 	r.played.Store(true)
+	defer r.stage.poke()
 	defer func() {
 		r.mu.Lock()
 		delete(r.participants, p.Role)
 		r.mu.Unlock()
 	}()
 	return library.Participant{
-		Role: p.Role, Command: p.Command, Dir: site.Dir, Env: participantEnv(site, p), Log: r.log, Guard: r.guard(),
+		Role: p.Role, Command: p.Command, Dir: p.dir, Env: p.env, Log: r.log, Guard: r.guard(),
 		Changed: func(s library.Status) {
 			r.mu.Lock()
-			defer r.mu.Unlock()
-			r.participants[p.Role] = admin.Participant{
-				Role: p.Role, State: s.State, Reason: s.Reason, Since: s.Since, PID: s.PID, Restarts: s.Restarts,
-			}
+			r.participants[p.Role] = s
+			r.mu.Unlock()
+			r.stage.poke()
 		},
 	}.Run(ctx)
 }
 
 // participantEnv tells a participant its broker, as MsgFlo's coordinator does.
-func participantEnv(site *config.Site, p config.Participant) []string {
+func participantEnv(site *config.Site, broker string, more map[string]config.Secret) []string {
 	var env []string
-	if b := site.Broker(p.Broker); b != nil {
+	if b := site.Broker(broker); b != nil {
 		if url := brokerURL(b.Config.JSON()); url != "" {
 			env = append(env, "MSGFLO_BROKER="+url)
 		}
 	}
-	for _, name := range slices.Sorted(maps.Keys(p.Env)) {
-		env = append(env, name+"="+p.Env[name].Reveal())
+	for _, name := range slices.Sorted(maps.Keys(more)) {
+		env = append(env, name+"="+more[name].Reveal())
 	}
 	return env
 }
@@ -472,6 +480,7 @@ func (r *runner) status() admin.Status {
 	out := admin.Status{
 		Site: r.site.Name, Version: version(), Started: r.started, Reload: r.reload,
 		Edges: []admin.Edge{}, Brokers: []admin.Broker{}, Plugins: []admin.Plugin{}, Participants: []admin.Participant{},
+		Discovery: []admin.Discovery{},
 	}
 	for _, e := range s.Edges {
 		out.Edges = append(out.Edges, admin.Edge{
@@ -502,9 +511,7 @@ func (r *runner) status() admin.Status {
 		out.Plugins = append(out.Plugins, r.own[name])
 	}
 	nameApart(out.Plugins)
-	for _, role := range slices.Sorted(maps.Keys(r.participants)) {
-		out.Participants = append(out.Participants, r.participants[role])
-	}
+	r.showMembers(&out)
 	return out
 }
 

@@ -21,7 +21,7 @@ import (
 )
 
 func (a *app) statusCommand() *cobra.Command {
-	var address, site string
+	var ask asking
 	var asJSON bool
 	cmd := &cobra.Command{
 		Use:   "status",
@@ -30,39 +30,55 @@ func (a *app) statusCommand() *cobra.Command {
 taken from the site file. Exit code 5 means that nobody answers there.`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if site != "" && !cmd.Flags().Changed("admin") {
-				s, err := a.look(cmd.Context(), site)
-				if err != nil {
-					fmt.Fprintln(a.stderr, "flogate: the gateway can be asked all the same: flogate status --admin ADDRESS")
-					return err
-				}
-				if s.Listen.Admin == "" {
-					return fmt.Errorf("%s has no listen.admin: nobody can be asked", site)
-				}
-				address = s.Listen.Admin
-			}
-			if _, _, err := net.SplitHostPort(address); err != nil {
-				return usagef("--admin is %q: it is HOST:PORT", address)
-			}
-			body, err := fetchStatus(cmd.Context(), address)
+			s, body, err := a.ask(cmd, ask)
 			if err != nil {
-				return &exitError{exitUnreachable, err}
+				return err
 			}
 			if asJSON {
 				_, err := a.stdout.Write(body)
 				return err
 			}
-			var s admin.Status
-			if err := json.Unmarshal(body, &s); err != nil {
-				return fmt.Errorf("what answers at %s is no flogate: %w", address, err)
-			}
 			return printStatus(a.stdout, s, time.Now())
 		},
 	}
-	cmd.Flags().StringVar(&address, "admin", "127.0.0.1:3570", "the admin address of the gateway")
-	siteFlag(cmd, &site, "the site file of the gateway")
+	ask.flags(cmd)
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	return cmd
+}
+
+// asking says which gateway is asked.
+type asking struct{ address, site string }
+
+func (q *asking) flags(cmd *cobra.Command) {
+	cmd.Flags().StringVar(&q.address, "admin", "127.0.0.1:3570", "the admin address of the gateway")
+	siteFlag(cmd, &q.site, "the site file of the gateway")
+}
+
+// ask asks a running gateway for its status, and returns it as it was sent too.
+func (a *app) ask(cmd *cobra.Command, q asking) (admin.Status, []byte, error) {
+	var s admin.Status
+	if q.site != "" && !cmd.Flags().Changed("admin") {
+		site, err := a.look(cmd.Context(), q.site)
+		if err != nil {
+			fmt.Fprintf(a.stderr, "flogate: the gateway can be asked all the same: %s --admin ADDRESS\n", cmd.CommandPath())
+			return s, nil, err
+		}
+		if site.Listen.Admin == "" {
+			return s, nil, fmt.Errorf("%s has no listen.admin: nobody can be asked", q.site)
+		}
+		q.address = site.Listen.Admin
+	}
+	if _, _, err := net.SplitHostPort(q.address); err != nil {
+		return s, nil, usagef("--admin is %q: it is HOST:PORT", q.address)
+	}
+	body, err := fetchStatus(cmd.Context(), q.address)
+	if err != nil {
+		return s, nil, &exitError{exitUnreachable, err}
+	}
+	if err := json.Unmarshal(body, &s); err != nil {
+		return s, nil, fmt.Errorf("what answers at %s is no flogate: %w", q.address, err)
+	}
+	return s, body, nil
 }
 
 func fetchStatus(ctx context.Context, address string) ([]byte, error) {
@@ -118,11 +134,19 @@ func printStatus(w io.Writer, s admin.Status, now time.Time) error {
 	for _, p := range s.Plugins {
 		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%d\t%s\n", p.Name, p.State, age(p.Since), pid(p.PID), p.Restarts, clean(p.Reason))
 	}
-	if len(s.Participants) > 0 {
-		fmt.Fprint(t, "\nPARTICIPANT\tSTATE\tFOR\tPID\tRESTARTS\tREASON\n")
+	others := 0
+	for i, p := range s.Participants {
+		if i == others && (p.InGraph || p.Started) {
+			fmt.Fprint(t, "\nPARTICIPANT\tSTATE\tFOR\tPID\tRESTARTS\tREASON\n")
+		}
+		if !p.InGraph && !p.Started {
+			others++
+			continue
+		}
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%d\t%s\n", clean(p.Role), p.State, age(p.Since), pid(p.PID), p.Restarts, clean(p.Reason))
 	}
-	for _, p := range s.Participants {
-		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%d\t%s\n", p.Role, p.State, age(p.Since), pid(p.PID), p.Restarts, clean(p.Reason))
+	if others > 0 {
+		fmt.Fprintf(t, "\nin no graph: %s, which 'flogate participants' lists\n", count(others, "participant"))
 	}
 	if err := t.Flush(); err != nil {
 		return err

@@ -30,6 +30,8 @@ type Status struct {
 	Brokers      []Broker      `json:"brokers"`
 	Plugins      []Plugin      `json:"plugins"`
 	Participants []Participant `json:"participants"`
+	// Discovery counts announcements, by broker.
+	Discovery []Discovery `json:"discovery"`
 }
 
 // Edge is how an edge is doing.
@@ -83,14 +85,73 @@ type Plugin struct {
 	Up       bool      `json:"up"`
 }
 
-// Participant is how a participant that the gateway started is doing.
+// Participant is how a role is doing: a node of a graph, or somebody whom no graph has.
 type Participant struct {
-	Role     string    `json:"role"`
-	State    string    `json:"state"`
-	Reason   string    `json:"reason,omitempty"`
-	Since    time.Time `json:"since"`
-	PID      int       `json:"pid,omitempty"`
-	Restarts int       `json:"restarts"`
+	Role      string `json:"role"`
+	Component string `json:"component,omitempty"`
+	Label     string `json:"label,omitempty"`
+	Icon      string `json:"icon,omitempty"`
+	// State is present, absent, starting, running or failed.
+	State  string `json:"state"`
+	Reason string `json:"reason,omitempty"`
+	// Warning says what looks wrong.
+	Warning string    `json:"warning,omitempty"`
+	Since   time.Time `json:"since"`
+	// From says who has told of it: site, library, announced, or graph, which only names it.
+	From    string `json:"from"`
+	InGraph bool   `json:"in_graph"`
+	// Started: the gateway has started a program for it.
+	Started  bool `json:"started,omitempty"`
+	PID      int  `json:"pid,omitempty"`
+	Restarts int  `json:"restarts"`
+	// Announced are those who have announced that they play the role, the earliest first.
+	Announced []Announced `json:"announced"`
+	Inports   []Port      `json:"inports"`
+	Outports  []Port      `json:"outports"`
+}
+
+// Announced is a participant that has announced itself.
+type Announced struct {
+	ID          string    `json:"id"`
+	Incarnation uint64    `json:"incarnation"`
+	First       time.Time `json:"first"`
+	Last        time.Time `json:"last"`
+	// Type and Version are those of the FBP runtime inside, if there is one.
+	Type    string     `json:"type,omitempty"`
+	Version string     `json:"version,omitempty"`
+	On      []Presence `json:"on"`
+}
+
+// Presence is where a participant has announced itself.
+type Presence struct {
+	Broker  string    `json:"broker"`
+	Address string    `json:"address"`
+	First   time.Time `json:"first"`
+	Last    time.Time `json:"last"`
+	// LimitSeconds is after how long a silence it is gone from there; 0 is never.
+	LimitSeconds float64 `json:"limit_seconds"`
+}
+
+// Port is a port of a participant, with its place on a broker.
+type Port struct {
+	Name        string `json:"name"`
+	Type        string `json:"type,omitempty"`
+	Schema      string `json:"schema,omitempty"`
+	Description string `json:"description,omitempty"`
+	Hidden      bool   `json:"hidden,omitempty"`
+	Place
+}
+
+// Discovery counts announcements on a broker.
+type Discovery struct {
+	Broker   string `json:"broker"`
+	Messages uint64 `json:"messages"`
+	// Repeated said what was known already.
+	Repeated uint64 `json:"repeated"`
+	// Malformed could not be read.
+	Malformed uint64 `json:"malformed"`
+	// Dropped came when there was no room for more participants.
+	Dropped uint64 `json:"dropped"`
 }
 
 // Ready says whether everything that should run does, and if not, why.

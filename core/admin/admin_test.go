@@ -47,9 +47,18 @@ func full() Status {
 			{Name: "mqtt", State: "ready", Since: at, PID: 12, Up: true},
 		},
 		Participants: []Participant{
-			{Role: "a", State: "running", Since: at, PID: 13},
-			{Role: "c", State: "waiting", Reason: "exit status 7", Since: at, Restarts: 2},
+			{
+				Role: "a", Component: "demo/A", State: "present", Since: at, From: "site", InGraph: true, Started: true, PID: 13,
+				Announced: []Announced{{
+					ID: "a-1", Incarnation: 4, First: at, Last: at,
+					On: []Presence{{Broker: "mqtt.local", Address: "fbp", First: at, Last: at, LimitSeconds: 600}},
+				}},
+				Inports: []Port{}, Outports: []Port{{Name: "out", Type: "any", Place: Place{"mqtt.local", "a/out"}}},
+			},
+			{Role: "c", State: "failed", Reason: "exit status 7", Since: at, From: "library", InGraph: true, Started: true, Restarts: 2},
+			{Role: "z", State: "absent", Reason: "nobody has announced that it plays this role", Since: at, From: "graph", InGraph: true},
 		},
+		Discovery: []Discovery{{Broker: "mqtt.local", Messages: 7, Repeated: 4, Malformed: 2, Dropped: 1}},
 	}
 }
 

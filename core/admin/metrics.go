@@ -18,6 +18,7 @@ type metrics struct {
 	messages, bytes, redelivered, dead, rejected                *prometheus.Desc
 	inFlight, oldest, flowing, brokerUp, blocked, connects      *prometheus.Desc
 	pluginUp, pluginRestarts, participantUp, participantRestart *prometheus.Desc
+	roles, announcements, repeated, malformed, dropped          *prometheus.Desc
 }
 
 func describe() metrics {
@@ -43,6 +44,13 @@ func describe() metrics {
 
 		participantUp:      desc("participant_up", "1 while the participant that the gateway started runs.", "role"),
 		participantRestart: desc("participant_restarts_total", "Restarts of the participant.", "role"),
+
+		// Not by role: anybody may announce one.
+		roles:         desc("participants", "Roles in a state.", "state"),
+		announcements: desc("discovery_messages_total", "Announcements of participants.", "broker"),
+		repeated:      desc("discovery_repeated_total", "Announcements that said what was known already.", "broker"),
+		malformed:     desc("discovery_malformed_total", "Announcements that could not be read.", "broker"),
+		dropped:       desc("discovery_dropped_total", "Announcements for which there was no room.", "broker"),
 	}
 }
 
@@ -84,9 +92,22 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 		gauge(m.pluginUp, number(p.Up), p.Name)
 		counter(m.pluginRestarts, uint64(p.Restarts), p.Name)
 	}
+	roles := make(map[string]int)
 	for _, p := range s.Participants {
-		gauge(m.participantUp, number(p.State == "running"), p.Role)
-		counter(m.participantRestart, uint64(p.Restarts), p.Role)
+		roles[p.State]++
+		if p.Started {
+			gauge(m.participantUp, number(p.PID != 0), p.Role)
+			counter(m.participantRestart, uint64(p.Restarts), p.Role)
+		}
+	}
+	for _, state := range []string{"present", "absent", "starting", "running", "failed"} {
+		gauge(m.roles, float64(roles[state]), state)
+	}
+	for _, d := range s.Discovery {
+		counter(m.announcements, d.Messages, d.Broker)
+		counter(m.repeated, d.Repeated, d.Broker)
+		counter(m.malformed, d.Malformed, d.Broker)
+		counter(m.dropped, d.Dropped, d.Broker)
 	}
 }
 

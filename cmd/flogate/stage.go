@@ -1,0 +1,388 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/flogate/flogate/core/admin"
+	"github.com/flogate/flogate/core/config"
+	"github.com/flogate/flogate/core/discovery"
+	"github.com/flogate/flogate/core/library"
+	"github.com/flogate/flogate/core/network"
+	"github.com/flogate/flogate/core/roster"
+	"github.com/flogate/flogate/core/route"
+	"github.com/flogate/flogate/core/transport"
+)
+
+// stage is who plays, and what runs for them.
+type stage struct {
+	registry *discovery.Registry
+	roster   *roster.Roster
+	shelves  []*shelf
+	// drivers answer questions about ports, by broker.
+	drivers map[string]func(ctx context.Context) (transport.Driver, error)
+	// poked has an element when somebody has come, gone or changed.
+	poked chan struct{}
+	// heard are the brokers on which announcements are listened to.
+	heard map[string]bool
+
+	// For the status, under runner.mu.
+	members []roster.Member
+	since   map[string]time.Time // since when a role is in its state
+}
+
+func newStage(cfg discovery.Config) *stage {
+	s := &stage{poked: make(chan struct{}, 1), since: make(map[string]time.Time)}
+	cfg.Changed = s.poke
+	s.registry = discovery.NewRegistry(cfg)
+	s.roster = roster.New(s.validate)
+	return s
+}
+
+func (s *stage) poke() {
+	select {
+	case s.poked <- struct{}{}:
+	default:
+	}
+}
+
+// askTime bounds asking a driver about ports: one of a plugin is launched for it.
+const askTime = 5 * time.Second
+
+func (s *stage) validate(ctx context.Context, broker string, req transport.ValidateRequest) (transport.ValidateResult, error) {
+	open := s.drivers[broker]
+	if open == nil {
+		return transport.ValidateResult{}, errors.New("the site has no such broker")
+	}
+	ctx, cancel := context.WithTimeout(ctx, askTime)
+	defer cancel()
+	driver, err := open(ctx)
+	if err != nil {
+		return transport.ValidateResult{}, err
+	}
+	return driver.Validate(ctx, req)
+}
+
+// player is a participant that the site knows of by itself: it is written in the site file, or of a component in a library.
+type player struct {
+	config.Participant
+	from string
+	// dir, env and edition belong to the command of one that is started.
+	dir     string
+	env     []string
+	edition int
+	// problem says why it cannot be started.
+	problem error
+}
+
+// started says whether there is a program that plays the role.
+func (p player) started() bool { return len(p.Command) > 0 || p.problem != nil }
+
+// version changes when the program has to be started anew.
+func (p player) version() string {
+	h := sha256.New()
+	fmt.Fprintf(h, "%q %q %q %d", p.dir, p.Command, p.env, p.edition)
+	return hex.EncodeToString(h.Sum(nil))
+}
+
+// players returns who is in the site file, and then those whom the libraries bring about for nodes of the graphs.
+func (r *runner) players(site *config.Site) []player {
+	var all []player
+	taken := make(map[string]bool)
+	for _, p := range site.Participants {
+		taken[p.Role] = true
+		all = append(all, player{Participant: p, from: "site", dir: site.Dir, env: participantEnv(site, p.Broker, p.Env)})
+	}
+	for _, g := range site.Graphs {
+		nodes, err := library.Nodes(g.Graph)
+		if err != nil {
+			r.log.Warn("participants of the graph are not started", "graph", g.Name, "error", err)
+			continue
+		}
+		for _, n := range nodes {
+			if taken[n.Role] {
+				continue
+			}
+			if p, ok := r.fromLibrary(site, n); ok {
+				taken[n.Role] = true
+				all = append(all, p)
+			}
+		}
+	}
+	return all
+}
+
+// fromLibrary makes a player of a node whose component is in a library.
+func (r *runner) fromLibrary(site *config.Site, n library.Node) (player, bool) {
+	for _, s := range r.stage.shelves {
+		c, ok := s.has(n.Component, n.Role)
+		if !ok {
+			continue
+		}
+		p := player{from: "library", dir: s.lib.Dir(), edition: s.edition(c.Name), env: participantEnv(site, s.spec.Broker, s.spec.Env)}
+		if c.Foreign {
+			p.Participant, p.problem = s.announced(c, n.Role)
+		} else {
+			p.Command, p.problem = s.command(n.Component, n.Role, n.IIPs)
+		}
+		p.Role, p.Component, p.Broker = n.Role, n.Component, s.spec.Broker
+		return p, true
+	}
+	return player{}, false
+}
+
+// declared returns a player for the roster.
+func (r *runner) declared(site *config.Site, p player, now time.Time) roster.Declared {
+	d := roster.Declared{
+		Role: p.Role, Component: p.Component, Label: p.Label, Icon: p.Icon, From: p.from,
+		Inports: declaredPorts(p, p.Inports), Outports: declaredPorts(p, p.Outports),
+	}
+	switch s, runs := r.participants[p.Role]; {
+	case p.problem != nil:
+		d.Run = &roster.Run{State: "failed", Reason: p.problem.Error(), Since: now}
+	case !p.started():
+		d.Announcement = announcementID(site, p.Role)
+	case !runs:
+		d.Run = &roster.Run{State: "running", Since: now} // it is about to
+	default:
+		d.Run = &roster.Run{State: s.State, Reason: s.Reason, Since: s.Since, Restarts: s.Restarts}
+	}
+	return d
+}
+
+func declaredPorts(p player, ports []config.Port) []roster.Port {
+	var out []roster.Port
+	for _, port := range ports {
+		q := roster.Port{
+			Name: port.Name, Type: port.Type, Schema: port.Schema, Description: port.Description, Broker: p.Broker,
+			Address: port.Address, Options: port.Options.JSON(), Hidden: port.Hidden,
+		}
+		if p.from == "site" {
+			q.Traits = &port.Traits // the driver was asked when the file was read
+		}
+		out = append(out, q)
+	}
+	return out
+}
+
+// announcementID is what a foreign participant is called in announcements: the same in every run, so that it is one life.
+func announcementID(site *config.Site, role string) string {
+	return "flogate-" + site.Name + "-" + role
+}
+
+// plan makes what runs what is wanted, now that it is as it is. It returns when it should be called again although nobody
+// pokes; the zero time is never.
+func (r *runner) plan(ctx context.Context) time.Time {
+	now := time.Now()
+	players := r.players(r.site)
+	in := roster.Input{Announced: r.stage.registry.Snapshot(), Now: now}
+	r.mu.Lock()
+	for _, p := range players {
+		in.Declared = append(in.Declared, r.declared(r.site, p, now))
+	}
+	r.mu.Unlock()
+	for _, g := range r.site.Graphs {
+		for _, n := range g.Graph.Nodes {
+			if !shares(n.Component) {
+				in.Nodes = append(in.Nodes, roster.Node{Role: n.ID, Component: n.Component})
+			}
+		}
+	}
+	cast := r.stage.roster.Cast(ctx, in)
+	r.remember(cast.Members, now)
+	wanted := r.site.Input()
+	wanted.Participants = cast.Participants
+	r.net.Apply(network.Wanted{Brokers: r.brokers, Plan: route.Make(wanted)})
+	r.tasks.apply(ctx, r.wanted(r.site, players))
+	r.attend()
+	return cast.Again
+}
+
+// attend tells the registry which brokers are listened to: who was heard of on another is not there any more.
+func (r *runner) attend() {
+	heard := make(map[string]bool)
+	for _, b := range r.site.Brokers {
+		if len(discoveryOn(r.site, b)) > 0 {
+			heard[b.ID()] = true
+			r.stage.registry.SetLimit(b.ID(), r.site.DiscoveryOn(b.ID()).Silence)
+		}
+	}
+	for id := range r.stage.heard {
+		if !heard[id] && len(r.stage.registry.RemoveBroker(id)) > 0 {
+			r.stage.poke()
+		}
+	}
+	r.stage.heard = heard
+}
+
+// shares says whether a component only says how messages are shared out: a node of it is nobody.
+func shares(component string) bool {
+	return strings.EqualFold(component, "msgflo/RoundRobin") || strings.EqualFold(component, "msgflo/PubSub")
+}
+
+// remember keeps who plays, for the status, and says what looks wrong with them.
+func (r *runner) remember(members []roster.Member, now time.Time) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	before := make(map[string]roster.Member, len(r.stage.members))
+	for _, m := range r.stage.members {
+		before[m.Role] = m
+	}
+	since := make(map[string]time.Time, len(members))
+	for _, m := range members {
+		old, was := before[m.Role]
+		since[m.Role] = now
+		if was && old.State == m.State {
+			since[m.Role] = r.stage.since[m.Role]
+		}
+		if m.Warning != "" && m.Warning != old.Warning && m.InGraph {
+			r.log.Warn("participant looks wrong", "role", m.Role, "warning", m.Warning)
+		}
+		if m.State == roster.Failed && m.State != old.State && m.From == "library" {
+			r.log.Warn("participant does not run", "role", m.Role, "component", m.Component, "reason", m.Reason)
+		}
+	}
+	r.stage.members, r.stage.since = members, since
+}
+
+// wanted are the tasks beside the network.
+func (r *runner) wanted(site *config.Site, players []player) map[string]task {
+	wanted := r.housekeeping(site)
+	for _, p := range players {
+		switch {
+		case p.problem != nil:
+		case p.started():
+			wanted["participant "+p.Role] = task{version: p.version(), run: func(ctx context.Context) error { return r.play(ctx, p) }}
+		default:
+			if t, ok := r.announcing(site, p); ok {
+				wanted["announce "+p.Role] = t
+			}
+		}
+	}
+	for _, s := range r.stage.shelves {
+		wanted["library "+s.spec.Name] = task{
+			version: fmt.Sprintf("%p", s), // another library is another shelf
+			run:     func(ctx context.Context) error { return s.watch(ctx, r.stage.poke) },
+		}
+	}
+	for _, b := range site.Brokers {
+		addresses := discoveryOn(site, b)
+		if len(addresses) == 0 {
+			continue
+		}
+		wanted["discovery "+b.ID()] = task{version: fmt.Sprint(addresses), run: func(ctx context.Context) error {
+			return discovery.Listener{
+				Broker: b.ID(), Addresses: addresses, Registry: r.stage.registry, Log: r.log,
+				Open: func(ctx context.Context) (transport.Conn, error) { return r.net.Conn(ctx, b.ID()) },
+			}.Run(ctx)
+		}}
+	}
+	return wanted
+}
+
+// discoveryOn returns where participants announce themselves on a broker; none if nobody shall listen.
+func discoveryOn(site *config.Site, b config.Broker) []discovery.Address {
+	return discovery.AddressesOn(b.Type, site.DiscoveryOn(b.ID()).Addresses)
+}
+
+// announcing announces a foreign participant, if there is where.
+func (r *runner) announcing(site *config.Site, p player) (task, bool) {
+	b := site.Broker(p.Broker)
+	if b == nil {
+		return task{}, false
+	}
+	addresses := discoveryOn(site, *b)
+	if len(addresses) == 0 {
+		return task{}, false
+	}
+	def := definition(announcementID(site, p.Role), p.Participant)
+	text, err := json.Marshal(def)
+	if err != nil {
+		text = []byte(err.Error()) // which the announcer says too
+	}
+	id, kind, address := b.ID(), b.Type, addresses[0].Address
+	return task{version: fmt.Sprintf("%s %s %s", id, address, text), run: func(ctx context.Context) error {
+		return discovery.Announcer{
+			Definition: def, Log: r.log.With("broker", id),
+			Open: func(ctx context.Context) (transport.Publisher, error) {
+				conn, err := r.net.Conn(ctx, id)
+				if err != nil {
+					return nil, err
+				}
+				return discovery.OpenPublisher(ctx, conn, kind, address)
+			},
+		}.Run(ctx)
+	}}, true
+}
+
+// definition returns what is announced of a participant.
+func definition(id string, p config.Participant) discovery.Definition {
+	ports := func(ports []config.Port) []discovery.Port {
+		out := []discovery.Port{}
+		for _, port := range ports {
+			out = append(out, discovery.Port{
+				ID: port.Name, Type: cmp.Or(port.Type, discovery.AnyType), Queue: port.Address,
+				Description: port.Description, Schema: port.Schema, Hidden: port.Hidden,
+			})
+		}
+		return out
+	}
+	return discovery.Definition{
+		ID: id, Role: p.Role, Component: p.Component, Label: p.Label, Icon: p.Icon,
+		Inports: ports(p.Inports), Outports: ports(p.Outports),
+	}
+}
+
+// showMembers puts who plays into the status. r.mu is held.
+func (r *runner) showMembers(out *admin.Status) {
+	for _, m := range r.stage.members {
+		p := admin.Participant{
+			Role: m.Role, Component: m.Component, Label: m.Label, Icon: m.Icon, From: m.From, InGraph: m.InGraph,
+			State: string(m.State), Reason: m.Reason, Warning: m.Warning, Since: r.stage.since[m.Role],
+			Inports: showPorts(m.Inports), Outports: showPorts(m.Outports), Announced: []admin.Announced{},
+		}
+		if s, ok := r.participants[m.Role]; ok {
+			p.PID, p.Restarts, p.Started = s.PID, s.Restarts, true
+		}
+		for _, a := range m.Announced {
+			shown := admin.Announced{
+				ID: a.Definition.ID, Incarnation: a.Incarnation, First: a.First, Last: a.Last,
+				Type: a.Definition.Type, Version: a.Definition.Version, On: []admin.Presence{},
+			}
+			for _, on := range a.On {
+				shown.On = append(shown.On, admin.Presence{
+					Broker: on.Broker, Address: on.Address, First: on.First, Last: on.Last, LimitSeconds: on.Limit.Seconds(),
+				})
+			}
+			p.Announced = append(p.Announced, shown)
+		}
+		out.Participants = append(out.Participants, p)
+	}
+	counts := r.stage.registry.Counts()
+	for _, broker := range slices.Sorted(maps.Keys(counts)) {
+		c := counts[broker]
+		out.Discovery = append(out.Discovery, admin.Discovery{
+			Broker: broker, Messages: c.Messages, Repeated: c.Repeated, Malformed: c.Malformed, Dropped: c.Dropped,
+		})
+	}
+}
+
+func showPorts(ports []roster.Port) []admin.Port {
+	out := []admin.Port{}
+	for _, p := range ports {
+		out = append(out, admin.Port{
+			Name: p.Name, Type: p.Type, Schema: p.Schema, Description: p.Description, Hidden: p.Hidden,
+			Place: admin.Place{Broker: p.Broker, Address: p.Address},
+		})
+	}
+	return out
+}
