@@ -94,19 +94,6 @@ func (l *loader) checkEdges() {
 		}
 		e.FromPort, e.ToPort = there[i].FromPort, there[i].ToPort
 	}
-	for _, e := range l.edges {
-		if e.DeadLetter.Address == "" {
-			continue
-		}
-		if e.deadLetterBroker == nil {
-			if sink := l.participant(e.To); sink != nil {
-				e.deadLetterBroker = sink.broker
-			}
-		}
-		if e.deadLetterBroker != nil {
-			e.DeadLetter.Broker = e.deadLetterBroker.ID()
-		}
-	}
 }
 
 // unknownEdge says that there is no such edge, and which one could have been meant.
@@ -245,13 +232,15 @@ func (l *loader) validate(ctx context.Context) {
 			req.Sources = append(req.Sources, transport.Source{Name: "discovery", Address: address})
 		}
 		for _, e := range l.edges {
-			if e.DeadLetter.Address == "" || e.deadLetterBroker != b {
+			if e.DeadLetter.Address == "" || e.deadLetterBroker != b || e.lettersWrong {
 				continue
 			}
-			port := &portAt{place: newPlace(e.deadLetter)}
+			port := &portAt{place: e.letterPlace}
 			letters[port] = e
 			sinks = append(sinks, port)
-			req.Sinks = append(req.Sinks, transport.Sink{Name: e.From + "." + e.FromPort, Address: e.DeadLetter.Address})
+			req.Sinks = append(req.Sinks, transport.Sink{
+				Name: e.From + "." + e.FromPort, Address: e.DeadLetter.Address, Options: e.DeadLetterOptions.JSON(),
+			})
 		}
 		result, err := b.driver.driver.Validate(ctx, req)
 		if err != nil {

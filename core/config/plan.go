@@ -25,10 +25,12 @@ func (s *Site) Input() route.Input {
 	in.Settings = func(from, to graph.Endpoint) route.Settings {
 		e := s.Edge(from.Node, portOf(from), to.Node, portOf(to))
 		return route.Settings{
-			Require:          route.Guarantee(e.Require),
-			DeadLetter:       route.Place(e.DeadLetter),
-			DeadLetterTraits: e.DeadLetterTraits,
-			Window:           e.Window,
+			Require:           route.Guarantee(e.Require),
+			DeadLetter:        route.Place(e.DeadLetter),
+			DeadLetterTraits:  e.DeadLetterTraits,
+			DeadLetterOptions: e.DeadLetterOptions.JSON(),
+			DeadLetterReader:  e.DeadLetterReader.JSON(),
+			Window:            e.Window,
 		}
 	}
 	return in

@@ -168,14 +168,16 @@ type Edge struct {
 	DeadLetter Address
 	// DeadLetterTraits are what the driver promised for the dead letter when the site was loaded.
 	DeadLetterTraits transport.Traits
+	// DeadLetterOptions are for the driver's sink there, DeadLetterReader for a source that reads what it has put there: JSON
+	// objects, or nothing.
+	DeadLetterOptions, DeadLetterReader Secret
 	// Window is how many messages may be in flight; 0 is the gateway's default.
 	Window int64
 }
 
 // Address is a place on a broker.
 type Address struct {
-	// Broker is the ID of the broker. For dead letters it is empty where the site file leaves it to the sink's broker, and
-	// the sink is not in the file.
+	// Broker is the ID of the broker.
 	Broker  string
 	Address string
 }
