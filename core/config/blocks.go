@@ -113,9 +113,12 @@ type (
 		labels     [2]hcl.Range
 		require    hcl.Range
 		deadLetter hcl.Range
-		// deadLetterBroker is the one that is named, if any; without it the dead letters are on the sink's broker.
+		// deadLetterBroker is the one that is named, or the sink's.
 		deadLetterBroker *brokerAt
-		valid            bool
+		letterPlace      *place
+		// lettersWrong says that the options are not what the driver's schema asks for.
+		lettersWrong bool
+		valid        bool
 	}
 )
 
@@ -708,7 +711,7 @@ func (l *loader) decodePort(b *hcl.Block, theirs transport.Schema, known bool) *
 
 func (l *loader) decodeEdges(blocks hcl.Blocks) {
 	for _, b := range blocks {
-		_, v := l.content(b, attributes("require", "dead_letter", "dead_letter_broker", "window"))
+		content, v := l.content(b, edgeSchema())
 		e := &edgeAt{labels: [2]hcl.Range{b.LabelRanges[0], b.LabelRanges[1]}, valid: true}
 		e.From, e.FromPort = l.endpoint(b, 0, e)
 		e.To, e.ToPort = l.endpoint(b, 1, e)
@@ -718,14 +721,7 @@ func (l *loader) decodeEdges(blocks hcl.Blocks) {
 		if attr := v.attrs["require"]; attr != nil {
 			e.require = attr.Expr.Range()
 		}
-		var ok bool
-		if e.DeadLetter.Address, e.deadLetter, ok = v.text("dead_letter"); ok && e.DeadLetter.Address == "" {
-			l.diags.add(Error, e.deadLetter, "Wrong value", `"dead_letter" is an address on the broker: a topic, a queue, a subject.`)
-		}
-		e.deadLetterBroker, _ = v.broker("dead_letter_broker")
-		if attr := v.attrs["dead_letter_broker"]; attr != nil && v.attrs["dead_letter"] == nil {
-			l.diags.add(Error, attr.NameRange, "Dead letters without an address", `"dead_letter_broker" says on which broker "dead_letter" is, and there is none.`)
-		}
+		l.decodeDeadLetter(content, v, e)
 		if value, where, ok := v.read("window", cty.Number); ok {
 			e.Window = l.window(value.AsBigFloat(), where)
 		}
