@@ -64,7 +64,7 @@ func (d fakeDriver) Validate(_ context.Context, req transport.ValidateRequest) (
 		if err := json.Unmarshal(req.Config, &config); err != nil {
 			return result, err
 		}
-		if !strings.HasPrefix(config.URL, "fake://") && !strings.HasPrefix(config.URL, d.kind+"://") {
+		if scheme, _, _ := strings.Cut(config.URL, "://"); scheme != "fake" && scheme != "mqtt" && scheme != d.kind {
 			problem(transport.InConfig, 0, "The URL "+config.URL+" has an unknown scheme.", "url")
 		}
 		if config.TLS != nil && config.TLS.ServerName == "bad" {
