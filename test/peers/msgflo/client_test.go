@@ -183,7 +183,7 @@ func (a amqpClient) read(t testing.TB, queue string) *heard {
 
 func (a amqpClient) consume(t testing.TB, queue string) *heard {
 	t.Helper()
-	deliveries, err := a.ch.Consume(queue, "reader of "+queue, true, false, false, false, nil)
+	deliveries, err := a.ch.Consume(queue, "", true, false, false, false, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
