@@ -403,6 +403,9 @@ func (r *runner) play(ctx context.Context, p player) error {
 		delete(r.participants, p.Role)
 		r.mu.Unlock()
 	}()
+	if p.heard {
+		r.stage.awaitEars(ctx, p.Broker)
+	}
 	return library.Participant{
 		Role: p.Role, Command: p.Command, Dir: p.dir, Env: p.env, Log: r.log, Guard: r.guard(),
 		Changed: func(s library.Status) {

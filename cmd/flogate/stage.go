@@ -55,6 +55,25 @@ func (s *stage) poke() {
 	}
 }
 
+// earTime bounds waiting for a broker before a participant on it is started. It is longer than connecting takes.
+const earTime = 3 * time.Second
+
+// awaitEars blocks until announcements on a broker are heard, or time is up: what a participant says of itself when it starts
+// it says again after half a minute only.
+func (s *stage) awaitEars(ctx context.Context, broker string) {
+	ctx, cancel := context.WithTimeout(ctx, earTime)
+	defer cancel()
+	look := time.NewTicker(10 * time.Millisecond)
+	defer look.Stop()
+	for !s.registry.Listens(broker) {
+		select {
+		case <-look.C:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
 // askTime bounds asking a driver about ports: one of a plugin is launched for it.
 const askTime = 5 * time.Second
 
@@ -80,6 +99,8 @@ type player struct {
 	dir     string
 	env     []string
 	edition int
+	// heard: announcements on its broker are listened to.
+	heard bool
 	// problem says why it cannot be started.
 	problem error
 }
@@ -117,6 +138,10 @@ func (r *runner) players(site *config.Site) []player {
 				all = append(all, p)
 			}
 		}
+	}
+	for i := range all {
+		b := site.Broker(all[i].Broker)
+		all[i].heard = b != nil && len(discoveryOn(site, *b)) > 0
 	}
 	return all
 }

@@ -47,6 +47,9 @@ func (l Listener) Run(ctx context.Context) error {
 	sieve := newSieve()
 	var wg sync.WaitGroup
 	for _, a := range addresses {
+		l.Registry.Listening(Place{l.Broker, a.Address}, false, time.Now())
+	}
+	for _, a := range addresses {
 		wg.Go(func() { l.listen(ctx, a, sieve) })
 	}
 	wg.Wait()

@@ -399,6 +399,22 @@ func (r *Registry) Listening(at Place, yes bool, now time.Time) {
 	r.next = time.Time{}
 }
 
+// Listens says whether announcements can be heard at all addresses of a broker, as far as listeners have spoken of them.
+func (r *Registry) Listens(broker string) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	any := false
+	for at, l := range r.places {
+		if at.Broker == broker {
+			if l.deaf {
+				return false
+			}
+			any = true
+		}
+	}
+	return any
+}
+
 // Snapshot returns who is there, by role and then by incarnation.
 func (r *Registry) Snapshot() []Participant {
 	r.mu.Lock()
