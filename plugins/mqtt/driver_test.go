@@ -94,17 +94,17 @@ func TestTraitsSayWhatAnEndpointPromises(t *testing.T) {
 		res.Sinks[i].Weakness, _, _ = strings.Cut(res.Sinks[i].Weakness, ":")
 	}
 	wantSources := []transport.Traits{
-		{Acks: true, Place: "topic:a/+"},
-		{Place: "topic:a", Weakness: "QoS 0 has no acknowledgement"},
-		{Acks: true, Place: "topic:a"},
-		{Place: "topic:$share/g/a/#", Weakness: "a shared subscription has no session that outlives its connection"},
-		{Acks: true, Place: "topic:a#"},
+		{Acks: true, Place: "topic:a/+", Headerless: true},
+		{Place: "topic:a", Headerless: true, Weakness: "QoS 0 has no acknowledgement"},
+		{Acks: true, Place: "topic:a", Headerless: true},
+		{Place: "topic:$share/g/a/#", Headerless: true, Weakness: "a shared subscription has no session that outlives its connection"},
+		{Acks: true, Place: "topic:a#", Headerless: true},
 	}
 	wantSinks := []transport.Traits{
-		{Confirms: true, Place: "topic:a"},
-		{Place: "topic:a", Weakness: "QoS 0 is never confirmed"},
-		{Confirms: true},
-		{Confirms: true, Place: "topic:+"},
+		{Confirms: true, Place: "topic:a", Headerless: true, Fleeting: true},
+		{Place: "topic:a", Headerless: true, Fleeting: true, Weakness: "QoS 0 is never confirmed"},
+		{Confirms: true, Headerless: true, Fleeting: true},
+		{Confirms: true, Place: "topic:+", Headerless: true, Fleeting: true},
 	}
 	if diff := cmp.Diff(wantSources, res.Sources); diff != "" {
 		t.Errorf("sources (-want +got):\n%s", diff)

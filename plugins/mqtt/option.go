@@ -99,7 +99,7 @@ func parseQoS(qos *int, ps *problems) byte {
 func (o sourceOptions) persistent(filter string) bool { return o.qos > 0 && !isShared(filter) }
 
 func (o sourceOptions) traits(filter string) transport.Traits {
-	t := transport.Traits{Acks: o.persistent(filter), Place: "topic:" + filter}
+	t := transport.Traits{Acks: o.persistent(filter), Place: "topic:" + filter, Headerless: true}
 	switch {
 	case o.qos == 0:
 		t.Weakness = "QoS 0 has no acknowledgement: set qos = 1"
@@ -111,7 +111,7 @@ func (o sourceOptions) traits(filter string) transport.Traits {
 }
 
 func (o sinkOptions) traits(topic string) transport.Traits {
-	t := transport.Traits{Confirms: o.qos > 0}
+	t := transport.Traits{Confirms: o.qos > 0, Headerless: true, Fleeting: true}
 	if topic != "" {
 		t.Place = "topic:" + topic
 	}
