@@ -37,14 +37,15 @@ func ParseParticipant(name string, src []byte, role string) (Participant, *Diagn
 	}
 	p := participantAt{Participant: f.Participant}
 	for _, side := range []struct {
+		what string
 		from []foreignPort
 		to   *[]*portAt
-	}{{f.inports, &p.inports}, {f.outports, &p.outports}} {
+	}{{"inport", f.inports, &p.inports}, {"outport", f.outports, &p.outports}} {
 		for _, port := range side.from {
 			if port.options != nil {
 				port.doc.rawOptions(&port)
 			}
-			*side.to = append(*side.to, port.portAt)
+			l.addPort(side.to, side.what, port.portAt)
 		}
 	}
 	return p.participant(), l.diags
@@ -352,9 +353,39 @@ func scalarText(n ast.ScalarNode) string {
 	return n.GetToken().Value
 }
 
+// portPairs returns ports by their names: from a map, or from a list of ports with their names as "id", which is how
+// participants announce them.
+func (d *document) portPairs(n ast.Node, what string) []pair {
+	list, ok := d.resolve(n).(*ast.SequenceNode)
+	if !ok {
+		return d.pairs(n, fmt.Sprintf("%q is the ports by their names: it", what+"s"))
+	}
+	var pairs []pair
+	for _, element := range list.Values {
+		var id *pair
+		for _, p := range d.pairs(element, fmt.Sprintf("An %s in a list", what)) {
+			if p.key == "id" {
+				id = &p
+			}
+		}
+		switch {
+		case id != nil:
+			pairs = append(pairs, pair{d.text(id.value), id.at, element})
+		case d.resolve(element) == nil || isMap(d.resolve(element)):
+			d.fail(element, "Unusable name", `An %s in a list has its name as "id".`, what)
+		}
+	}
+	return pairs
+}
+
+func isMap(n ast.Node) bool {
+	_, ok := n.(ast.MapNode)
+	return ok
+}
+
 func (d *document) ports(n ast.Node, what, role string) []foreignPort {
 	var ports []foreignPort
-	for _, p := range d.pairs(n, fmt.Sprintf("%q is the ports by their names: it", what+"s")) {
+	for _, p := range d.portPairs(n, what) {
 		if !usable(p.key) {
 			d.fail(p.at, "Unusable name", "The name of a port is a word: it is not empty, and has neither blanks nor control characters in it.")
 			continue

@@ -49,6 +49,31 @@ func TestForeignParticipantsAreReadAsTheyAreFound(t *testing.T) {
 			want: Participant{Role: "x", Component: "a/b", Inports: []Port{{Name: "a", Type: "int", Address: "q"}, {Name: "b", Type: "int", Address: "q"}}},
 		},
 		{
+			name: "ports in a list", role: "bulb",
+			src: "component: 'my/Bulb'\nrole: other\ninports:\n-\n  id: enable\n  type: boolean\n  queue: '/bulb/#ROLE/set'\noutports: []\n",
+			want: Participant{
+				Role: "bulb", Component: "my/Bulb",
+				Inports: []Port{{Name: "enable", Type: "boolean", Address: "/bulb/bulb/set"}},
+			},
+		},
+		{
+			name: "words that other readers take for booleans, empty texts, types of all kinds, keys of others", role: "x",
+			src: "component: vacuum\nsource: 'https://example.org'\nlabel: ''\nicon: \"\"\ninports:\noutports:\n" +
+				"  on: {queue: x/on, type: bang, datatype: 'http://example.org#on'}\n  no: {queue: x/no, type: all}\n",
+			want: Participant{Role: "x", Component: "vacuum", Outports: []Port{
+				{Name: "on", Type: "bang", Address: "x/on"}, {Name: "no", Type: "all", Address: "x/no"},
+			}},
+		},
+		{
+			name: "defaults that are no strings", role: "x",
+			src: "component: a/b\ninports:\n  a: {queue: a, default: 5, type: int}\n  b: {queue: b, default: false}\n" +
+				"  c: {queue: c, default: [1, 2]}\n  d: {queue: d, default: }\n  e: {queue: e, default: {f: g}, description: 7}\n",
+			want: Participant{Role: "x", Component: "a/b", Inports: []Port{
+				{Name: "a", Type: "int", Address: "a"}, {Name: "b", Type: "any", Address: "b"}, {Name: "c", Type: "any", Address: "c"},
+				{Name: "d", Type: "any", Address: "d"}, {Name: "e", Type: "any", Address: "e", Description: "7"},
+			}},
+		},
+		{
 			name: "options as they are", role: "x",
 			src: "component: a/b\ninports:\n  a: {queue: q, options: {qos: 1, deep: {list: [a, 1, true, null]}}}\n",
 			want: Participant{Role: "x", Component: "a/b", Inports: []Port{{
@@ -92,6 +117,12 @@ func TestForeignParticipantsThatAreWrongAreReportedWithTheirPlace(t *testing.T) 
 		{"component: a/b\ninports:\n  a: {queue: x}\n  a: {queue: y}\n", 4, "No YAML"},
 		{"component: a/b\n---\ncomponent: a/c\n", 3, "Second document"},
 		{"component: a/b\ninports:\n\ta: b\n", 3, "No YAML"},
+		{"component: a/b\ninports:\n- queue: x\n", 3, "Unusable name"},
+		{"component: a/b\ninports:\n- id:\n", 3, "Unusable name"},
+		{"component: a/b\ninports:\n- id: a\n- {id: A}\n", 4, "Duplicate inport"},
+		{"component: a/b\noutports:\n  a: {}\n  A: {}\n", 4, "Duplicate outport"},
+		{"component: a/b\ninports:\n- a\n", 3, "Wrong value"},
+		{"component: a/b\ninports: a\n", 2, "Wrong value"},
 		{"component: a/b\nlabel: *b\n", 2, "Unknown anchor"},
 		{"component: a/b\ninports:\n  a:\n    options: 5\n", 4, "Wrong value"},
 		{"component: a/b\nlabel: &a\n  b: [" + strings.Repeat("[", 300) + "\n", 3, "Too deeply nested"},

@@ -44,3 +44,7 @@ library "api" {
 library "bare" {
   broker = broker.amqp.plain
 }
+participant "bulb" {
+  file   = "participants/bulb.yml"
+  broker = broker.mqtt.house
+}
