@@ -83,6 +83,7 @@ func run(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 
 func (a *app) root() *cobra.Command {
 	var site string
+	var q quick
 	root := &cobra.Command{
 		Use:   "flogate --config site.hcl",
 		Short: "Join message brokers into one flow-based graph",
@@ -90,21 +91,24 @@ func (a *app) root() *cobra.Command {
 graph. A message is acknowledged at its source only after its sink has confirmed
 it: nothing is lost and nothing is reordered, whatever is killed.
 
-Without a command it runs a site, like 'flogate run'.
+Without a command it runs a site, like 'flogate run'. With --graph and --broker it
+needs no site file: participants are found as they announce themselves, and those whose
+components are in the library (package.json) are started.
 
 Exit codes: 0 done, 1 failed, 2 wrong usage, 3 the site file is not valid,
 5 a broker or the running gateway cannot be reached.`,
 		Example: `  flogate --config configs/demo.hcl
+  flogate --graph graphs/main.fbp --broker amqp://localhost --broker mqtt://house
   flogate validate site.hcl
   flogate send --broker mqtt://127.0.0.1 --queue button/pressed --json true`,
 		SilenceUsage:  true,
 		SilenceErrors: true,
 		Args:          noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if site == "" {
+			if site == "" && q.given(cmd) == "" {
 				return cmd.Help()
 			}
-			return a.runSite(cmd.Context(), siteFile(site))
+			return a.runAsked(cmd, site, q)
 		},
 	}
 	root.SetFlagErrorFunc(flagError)
@@ -113,6 +117,7 @@ Exit codes: 0 done, 1 failed, 2 wrong usage, 3 the site file is not valid,
 	flags.StringVar(&a.logFormat, "log-format", "", "text or json (default: text on a terminal, else json)")
 	root.Flags().StringVarP(&site, "config", "c", "", "the site file")
 	_ = root.MarkFlagFilename("config", "hcl") // the flag exists
+	q.flags(root)
 	// The flags exist.
 	_ = root.RegisterFlagCompletionFunc("log-level", words("debug", "info", "warn", "error"))
 	_ = root.RegisterFlagCompletionFunc("log-format", words("text", "json"))

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -27,30 +28,42 @@ func (c *components) flags(cmd *cobra.Command) {
 	_ = cmd.MarkFlagDirname("componentdir")
 }
 
-// load reads the library. Paths are relative to the working directory, in which a library without a name is looked for.
+// load reads the library. Without a name it is in the working directory, where there need not be anything.
 func (c *components) load() (*library.Library, error) {
-	folder := c.folder
-	if folder != "" {
-		abs, err := filepath.Abs(folder) // or it would be relative to the library's
-		if err != nil {
-			return nil, err
-		}
-		if info, err := os.Stat(abs); err != nil {
-			return nil, usagef("--componentdir: %w", err)
-		} else if !info.IsDir() {
-			return nil, usagef("--componentdir: %s is no folder", folder)
-		}
-		folder = abs
+	name, folder, err := c.places()
+	if err != nil {
+		return nil, err
 	}
-	name := c.library
-	if name == "" {
-		name = "."
-	}
-	l, err := library.Load(name, folder)
+	l, err := library.Load(cmp.Or(name, "."), folder)
 	if err != nil {
 		return nil, &exitError{exitConfig, err}
 	}
 	return l, nil
+}
+
+// places returns the library, which is empty if there is none, and its component folder as an absolute path: to the flag's user
+// it is relative to the working directory.
+func (c *components) places() (name, folder string, err error) {
+	if c.folder != "" {
+		if folder, err = filepath.Abs(c.folder); err != nil {
+			return "", "", err
+		}
+		if info, err := os.Stat(folder); err != nil {
+			return "", "", usagef("--componentdir: %w", err)
+		} else if !info.IsDir() {
+			return "", "", usagef("--componentdir: %s is no folder", c.folder)
+		}
+	}
+	if c.library != "" {
+		return c.library, folder, nil
+	}
+	// As in MsgFlo, a project's own is meant.
+	for _, is := range []string{"package.json", "participants", "components"} {
+		if _, err := os.Stat(is); err == nil {
+			return ".", folder, nil
+		}
+	}
+	return "", folder, nil
 }
 
 func (a *app) procfileCommand() *cobra.Command {
@@ -130,7 +143,10 @@ func roleFlag(cmd *cobra.Command, roles *[]string, name, usage string) {
 
 // completeRoles completes the roles of the graph that is the command's argument, or in --graph.
 func completeRoles(cmd *cobra.Command, args []string, word string) ([]string, cobra.ShellCompDirective) {
-	path, _ := cmd.Flags().GetString("graph") // empty where there is no such flag
+	path := ""
+	if graphs, err := cmd.Flags().GetStringArray("graph"); err == nil && len(graphs) > 0 {
+		path = graphs[0]
+	}
 	if len(args) > 0 {
 		path = args[0]
 	}

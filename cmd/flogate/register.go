@@ -116,8 +116,8 @@ func (s *seconds) Set(text string) error {
 	if err != nil {
 		return errors.New("a number of seconds is expected, such as 60 or 0.5")
 	}
-	if d <= 0 || d > discovery.MaxHeartbeat {
-		return fmt.Errorf("more than 0 and at most %.0f seconds are possible", discovery.MaxHeartbeat.Seconds())
+	if d < 0 || d > discovery.MaxHeartbeat {
+		return fmt.Errorf("0 to %.0f seconds are possible", discovery.MaxHeartbeat.Seconds())
 	}
 	*s = seconds(d)
 	return nil
@@ -125,8 +125,10 @@ func (s *seconds) Set(text string) error {
 
 // discoveryPeriod is the period that participants of MsgFlo's libraries have, which the environment can change.
 func discoveryPeriod() seconds {
-	period := seconds(discovery.DefaultPeriod)
-	_ = period.Set(os.Getenv("MSGFLO_DISCOVERY_PERIOD")) // what is no time counts as little as in those
+	var period seconds
+	if period.Set(os.Getenv("MSGFLO_DISCOVERY_PERIOD")) != nil || period == 0 {
+		return seconds(discovery.DefaultPeriod) // what is no time counts as little as in those
+	}
 	return period
 }
 
@@ -135,6 +137,9 @@ func (a *app) register(ctx context.Context, r registration) error {
 	log, err := a.logger()
 	if err != nil {
 		return err
+	}
+	if time.Duration(r.interval) < discovery.MinHeartbeat {
+		return usagef("--interval is %s: it is more than 0", &r.interval)
 	}
 	definitions, err := a.foreigners(r)
 	if err != nil {

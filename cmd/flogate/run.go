@@ -37,6 +37,7 @@ import (
 
 func (a *app) runCommand() *cobra.Command {
 	var site string
+	var q quick
 	cmd := &cobra.Command{
 		Use:   "run --config SITE.HCL",
 		Short: "Run a site",
@@ -49,14 +50,15 @@ is not valid changes nothing, and is said.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if len(args) == 1 && site == "" {
 				site = args[0]
-			} else if len(args) > 0 || site == "" {
+			} else if len(args) > 0 || site == "" && q.given(cmd) == "" {
 				return usagef("run wants one site file: --config site.hcl")
 			}
-			return a.runSite(cmd.Context(), siteFile(site))
+			return a.runAsked(cmd, site, q)
 		},
 	}
 	cmd.Flags().StringVarP(&site, "config", "c", "", "the site file")
 	_ = cmd.MarkFlagFilename("config", "hcl") // the flag exists
+	q.flags(cmd)
 	return cmd
 }
 
