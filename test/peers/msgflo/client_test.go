@@ -3,6 +3,8 @@
 package msgflo
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"sync"
@@ -26,8 +28,8 @@ type house struct {
 
 // client speaks to participants as MsgFlo's do.
 type client interface {
-	// send sends a message to an inport, or an announcement, and returns when the broker has it.
-	send(t testing.TB, queue, body string)
+	// publish sends a message to an inport, or an announcement, and returns when the broker has it.
+	publish(ctx context.Context, queue, body string) error
 	// hear takes all that comes from an outport, from its return on.
 	hear(t testing.TB, queue string) *heard
 	// read takes what is sent to an address that nobody else reads: to an inport, or announcements.
@@ -42,6 +44,13 @@ func open(t testing.TB, kind string) house {
 	}
 	b := brokers.RabbitMQ(t)
 	return house{b, dialAMQP(t, b.URL())}
+}
+
+func (h house) send(t testing.TB, queue, body string) {
+	t.Helper()
+	if err := h.publish(t.Context(), queue, body); err != nil {
+		t.Fatal(err)
+	}
 }
 
 // block is the broker block of a site file.
@@ -94,30 +103,30 @@ type mqttClient struct{ c mqtt.Client }
 func dialMQTT(t testing.TB, url string) client {
 	t.Helper()
 	c := mqtt.NewClient(mqtt.NewClientOptions().AddBroker(url).SetClientID("test").SetConnectTimeout(10 * time.Second))
-	wait(t, c.Connect())
+	if err := wait(c.Connect()); err != nil {
+		t.Fatal(err)
+	}
 	t.Cleanup(func() { c.Disconnect(0) })
 	return mqttClient{c}
 }
 
-func wait(t testing.TB, token mqtt.Token) {
-	t.Helper()
+func wait(token mqtt.Token) error {
 	if !token.WaitTimeout(20 * time.Second) {
-		t.Fatal("mosquitto does not answer")
+		return errors.New("mosquitto does not answer")
 	}
-	if token.Error() != nil {
-		t.Fatal(token.Error())
-	}
+	return token.Error()
 }
 
-func (m mqttClient) send(t testing.TB, queue, body string) {
-	t.Helper()
-	wait(t, m.c.Publish(queue, 1, false, body))
+func (m mqttClient) publish(_ context.Context, queue, body string) error {
+	return wait(m.c.Publish(queue, 1, false, body))
 }
 
 func (m mqttClient) hear(t testing.TB, queue string) *heard {
 	t.Helper()
 	h := &heard{}
-	wait(t, m.c.Subscribe(queue, 1, func(_ mqtt.Client, msg mqtt.Message) { h.add(msg.Payload()) }))
+	if err := wait(m.c.Subscribe(queue, 1, func(_ mqtt.Client, msg mqtt.Message) { h.add(msg.Payload()) })); err != nil {
+		t.Fatal(err)
+	}
 	return h
 }
 
@@ -145,16 +154,16 @@ func dialAMQP(t testing.TB, url string) client {
 	return amqpClient{ch}
 }
 
-func (a amqpClient) send(t testing.TB, queue, body string) {
-	t.Helper()
-	confirm, err := a.ch.PublishWithDeferredConfirmWithContext(t.Context(), "", queue, false, false,
+func (a amqpClient) publish(ctx context.Context, queue, body string) error {
+	confirm, err := a.ch.PublishWithDeferredConfirmWithContext(ctx, "", queue, false, false,
 		amqp.Publishing{Body: []byte(body), DeliveryMode: amqp.Persistent})
 	if err != nil {
-		t.Fatal(err)
+		return err
 	}
-	if ok, err := confirm.WaitContext(t.Context()); err != nil || !ok {
-		t.Fatalf("%s is not confirmed: %v", body, err)
+	if ok, err := confirm.WaitContext(ctx); err != nil || !ok {
+		return fmt.Errorf("%s is not confirmed: %w", body, err)
 	}
+	return nil
 }
 
 func (a amqpClient) hear(t testing.TB, queue string) *heard {
