@@ -54,19 +54,22 @@ func (l *loader) decodeDeadLetter(content *hcl.BodyContent, v values, e *edgeAt)
 	}
 	e.DeadLetter.Broker = e.deadLetterBroker.ID()
 	driver := e.deadLetterBroker.driver
-	if len(options) == 0 || driver == nil {
-		return // without the driver nobody knows what they should be
+	if driver == nil {
+		return // nobody knows what options there are
 	}
-	e.letterPlace.whole = options[0].DefRange
-	before := l.diags.Count(Error)
-	theirs, diags := options[0].Body.Content(bodySchema(driver.description.Sink))
-	l.diags.addHCL(diags)
-	object := l.decodeObject(driver.description.Sink, theirs, e.letterPlace)
-	if object == nil || l.diags.Count(Error) > before {
-		e.lettersWrong = true
-		return
+	var object map[string]json.RawMessage
+	if len(options) > 0 {
+		e.letterPlace.whole = options[0].DefRange
+		before := l.diags.Count(Error)
+		theirs, diags := options[0].Body.Content(bodySchema(driver.description.Sink))
+		l.diags.addHCL(diags)
+		object = l.decodeObject(driver.description.Sink, theirs, e.letterPlace)
+		if object == nil || l.diags.Count(Error) > before {
+			e.lettersWrong = true
+			return
+		}
+		e.DeadLetterOptions = NewSecret(string(encodeObject(object)))
 	}
-	e.DeadLetterOptions = NewSecret(string(encodeObject(object)))
 	if reader := readerOptions(driver.description.Source, object); len(reader) > 0 {
 		e.DeadLetterReader = NewSecret(string(encodeObject(reader)))
 	}
@@ -81,6 +84,11 @@ func readerOptions(source transport.Schema, sink map[string]json.RawMessage) map
 			slices.ContainsFunc(source.Blocks, func(b transport.Block) bool { return b.Name == name }) {
 			reader[name] = value
 		}
+	}
+	if slices.ContainsFunc(source.Attributes, func(a transport.Attribute) bool {
+		return a.Name == transport.OptionTake && a.Type == transport.Bool
+	}) {
+		reader[transport.OptionTake] = json.RawMessage("true")
 	}
 	return reader
 }

@@ -26,6 +26,10 @@ const (
 	CapFilters = "filters"
 )
 
+// OptionTake is the name of an attribute that a Source schema may have, a Bool: what is acknowledged shall be gone from its
+// place, and not only be done with for this subscription. Whoever empties a place sets it where there is one.
+const OptionTake = "take"
+
 // Schema describes an object of configuration: what `hcldec` needs to decode a block's body, and what a person needs to
 // write it. It is data, so that a plugin in any language can send it.
 type Schema struct {

@@ -23,6 +23,7 @@ type sourceOptions struct {
 	AckWait       duration       `json:"ack_wait"`
 	DoubleAck     bool           `json:"double_ack"`
 	Shared        bool           `json:"shared"`
+	Take          bool           `json:"take"`
 	CreateStream  *streamOptions `json:"create_stream"`
 }
 
@@ -75,6 +76,7 @@ func sourceSchema() transport.Schema {
 			{Name: "ack_wait", Type: transport.Duration, Default: defaultAckWait.String(), Doc: "After how long of silence the stream delivers an unsettled message again. The driver reports progress three times as often."},
 			{Name: "double_ack", Type: transport.Bool, Default: "false", Doc: "Wait for the server's word on acknowledgements. Slower; a lost acknowledgement only leads to a duplicate."},
 			{Name: "shared", Type: transport.Bool, Default: "false", Doc: "Several clients share the consumer. Order then holds no longer, and what a dead one had comes after ack_wait."},
+			{Name: transport.OptionTake, Type: transport.Bool, Default: "false", Doc: "Delete from the stream what is acknowledged, whatever the stream's retention, and whoever else wants it."},
 		},
 		Blocks: []transport.Block{createStreamBlock()},
 	}

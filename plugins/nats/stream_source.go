@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/flogate/flogate/core/transport"
 )
@@ -31,6 +32,7 @@ type streamSubscription struct {
 	conn     *conn
 	consumer consumer
 	double   bool
+	take     jetstream.Stream // from which to delete what is acknowledged, or nil
 	inbox    *transport.Inbox[*token]
 	pullTo   string // subject of pulls
 	replies  string // what the subjects of the server's words on pulls begin with
@@ -69,11 +71,18 @@ func (c *conn) subscribeStream(ctx context.Context, src transport.Source, o sour
 	if err != nil {
 		return nil, err
 	}
+	var take jetstream.Stream
+	if o.Take {
+		if take, err = c.stream(ctx, o.Stream, nil, src.Address); err != nil {
+			return nil, err
+		}
+	}
 	replies := c.nc.NewInbox() + "."
 	s := &streamSubscription{
 		conn:     c,
 		consumer: k,
 		double:   o.DoubleAck,
+		take:     take,
 		inbox:    transport.NewInbox[*token](false),
 		pullTo:   c.api + ".CONSUMER.MSG.NEXT." + k.stream + "." + k.name,
 		replies:  replies,
@@ -304,6 +313,18 @@ func (s *streamSubscription) Grant(credit transport.Credit) error {
 	return nil
 }
 
+// remove deletes a message from the stream. One that is gone already is as good.
+func (s *streamSubscription) remove(ctx context.Context, seq uint64) error {
+	err := s.take.DeleteMsg(ctx, seq)
+	if err == nil || !errors.Is(err, jetstream.ErrMsgDeleteUnsuccessful) {
+		return err
+	}
+	if _, there := s.take.GetMsg(ctx, seq); errors.Is(there, jetstream.ErrMsgNotFound) {
+		return nil
+	}
+	return err
+}
+
 func (s *streamSubscription) Settle(ctx context.Context, settlements []transport.Settlement) error {
 	settled, wrong := s.inbox.Settle(settlements)
 	// Before the server hears of it: what is released may be back before this returns.
@@ -318,6 +339,12 @@ func (s *streamSubscription) Settle(ctx context.Context, settlements []transport
 	s.mu.Unlock()
 	for i, d := range settled {
 		var err error
+		if s.take != nil && d.Outcome == transport.Ack {
+			// First: what was acknowledged above others comes again on the next subscription, unless it is gone.
+			if err := s.remove(ctx, d.Token.seq); err != nil {
+				return s.conn.failure(err)
+			}
+		}
 		if s.double && i == len(settled)-1 && d.Outcome != transport.Release {
 			// The server handles the words of one connection in order: this answer stands for all before it.
 			err = s.ask(ctx, d.Token.reply, word(d.Outcome))
