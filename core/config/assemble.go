@@ -38,7 +38,7 @@ type Assembly struct {
 	Env map[string]string
 	// Participants are files of foreign participants by their roles, --role.
 	Participants map[string]string
-	// FBP and Admin are addresses to listen on, --fbp and --admin.
+	// FBP and Admin are addresses to listen on, --port (with --host) and --admin.
 	FBP, Admin string
 	// Plugins is the plugin folder, --plugins.
 	Plugins string
@@ -127,7 +127,7 @@ func (l *loader) write(ctx context.Context, a Assembly) {
 	s.line("", "}")
 	s.line("", "listen {")
 	if a.FBP != "" {
-		s.line(said("--fbp", a.FBP), "  fbp = %s", cty.StringVal(a.FBP))
+		s.line(said("--port", a.FBP), "  fbp = %s", cty.StringVal(a.FBP))
 	}
 	if a.Admin != "" {
 		s.line(said("--admin", a.Admin), "  admin = %s", cty.StringVal(a.Admin))
