@@ -2,10 +2,14 @@ package main
 
 import (
 	"fmt"
+	"strings"
 	"text/tabwriter"
+	"time"
 
 	"github.com/spf13/cobra"
 
+	"github.com/flogate/flogate/core/config"
+	"github.com/flogate/flogate/core/discovery"
 	"github.com/flogate/flogate/core/route"
 )
 
@@ -16,8 +20,9 @@ func (a *app) explainCommand() *cobra.Command {
 		Use:   "explain SITE.HCL",
 		Short: "Print what each edge of a site guarantees, and why",
 		Long: `Prints each edge with the places at both ends and what it guarantees; where that is
-less than at-least-once, its weakest link. It connects to nothing: what a broker
-itself may lose is in docs/delivery.md.`,
+less than at-least-once, its weakest link. Then where participants are discovered,
+and from which libraries they are started; not with --json, which prints the edges.
+It connects to nothing: what a broker itself may lose is in docs/delivery.md.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			path, err := oneSite(cmd, args, site)
 			if err != nil {
@@ -27,7 +32,10 @@ itself may lose is in docs/delivery.md.`,
 			if err != nil {
 				return err
 			}
-			return a.explain(s.Plan(), asJSON)
+			if err := a.explain(s.Plan(), asJSON); err != nil || asJSON {
+				return err
+			}
+			return a.explainSurroundings(s)
 		},
 	}
 	siteFlag(cmd, &site, "the site file")
@@ -94,4 +102,57 @@ func (a *app) explain(plan route.Plan, asJSON bool) error {
 		}
 	}
 	return t.Flush()
+}
+
+// explainSurroundings prints where the participants come from that are not in the site.
+func (a *app) explainSurroundings(s *config.Site) error {
+	t := tabwriter.NewWriter(a.stdout, 0, 0, 2, ' ', 0)
+	fmt.Fprint(t, "\ndiscovery\n")
+	for _, b := range s.Brokers {
+		d := s.DiscoveryOn(b.ID())
+		var addresses []string
+		for _, address := range discovery.AddressesOn(b.Type, d.Addresses) {
+			addresses = append(addresses, address.Address)
+		}
+		if len(addresses) == 0 {
+			fmt.Fprintf(t, "  %s\tnone\n", b.ID())
+			continue
+		}
+		fmt.Fprintf(t, "  %s\t%s\t%s\n", b.ID(), strings.Join(addresses, ", "), silence(d.Silence))
+	}
+	if len(s.Libraries) > 0 {
+		fmt.Fprint(t, "\nlibraries\n")
+	}
+	for _, l := range s.Libraries {
+		at := l.File
+		if at == "" {
+			at = l.Dir
+		}
+		what := "not started"
+		if l.Start {
+			what = "started"
+			if len(l.Ignore) > 0 {
+				what += ", but for " + strings.Join(l.Ignore, ", ")
+			}
+		}
+		fmt.Fprintf(t, "  %s\t%s\t%s\t%s\n", l.Name, l.Broker, at, what)
+	}
+	return t.Flush()
+}
+
+// silence says when a participant is gone that has not said how often it would be heard of.
+func silence(limit time.Duration) string {
+	if limit < 0 {
+		return "never gone by silence"
+	}
+	if limit == 0 {
+		limit = discovery.DefaultLimit
+	}
+	text := limit.String()
+	for _, nothing := range []string{"m0s", "h0m"} {
+		if strings.HasSuffix(text, nothing) {
+			text = text[:len(text)-2]
+		}
+	}
+	return fmt.Sprintf("gone after %s of silence", text)
 }
