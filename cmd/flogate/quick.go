@@ -75,9 +75,27 @@ func (q *quick) flags(cmd *cobra.Command) {
 	for _, name := range []string{"admin", "host", "port", "auto-save", "runtime-id"} {
 		_ = cmd.RegisterFlagCompletionFunc(name, cobra.NoFileCompletions)
 	}
-	past(cmd, "ide", "this version has nothing for an IDE")
-	past(cmd, "wait-timeout", "nobody is waited for: edges go live when their participants appear")
-	past(cmd, "forward", "what participants print is in the log, with their role and the stream")
+	for _, p := range pastFlags() {
+		f.String(p.name, "", p.why)
+		_ = f.MarkHidden(p.name)
+	}
+}
+
+// pastFlags are flags of MsgFlo's that mean nothing any more, with the reason. They are taken, and that is said.
+func pastFlags() []struct{ name, why string } {
+	return []struct{ name, why string }{
+		{"ide", "this version has nothing for an IDE"},
+		{"wait-timeout", "nobody is waited for: edges go live when their participants appear"},
+		{"forward", "what participants print is in the log, with their role and the stream"},
+	}
+}
+
+func (a *app) sayPast(cmd *cobra.Command) {
+	for _, p := range pastFlags() {
+		if cmd.Flags().Changed(p.name) {
+			fmt.Fprintf(a.stderr, "flogate: --%s means nothing: %s\n", p.name, p.why)
+		}
+	}
 }
 
 // brokerFlags are those that have to do with brokers, and with how they know the gateway.
@@ -96,12 +114,6 @@ func (q *quick) brokerFlags(cmd *cobra.Command) {
 	for _, name := range []string{"broker", "name", "env"} {
 		_ = cmd.RegisterFlagCompletionFunc(name, cobra.NoFileCompletions)
 	}
-}
-
-// past is a flag of MsgFlo's that means nothing any more: it is taken, and said. why goes on after a colon.
-func past(cmd *cobra.Command, name, why string) {
-	cmd.Flags().String(name, "", "")
-	_ = cmd.Flags().MarkDeprecated(name, why) // the flag exists
 }
 
 // given returns the first flag that says something of a site without a file; empty if none does.
@@ -130,6 +142,7 @@ func (a *app) runAsked(cmd *cobra.Command, site string, q quick) error {
 
 // runQuick runs a site without a file until ctx ends.
 func (a *app) runQuick(ctx context.Context, cmd *cobra.Command, q quick) error {
+	a.sayPast(cmd)
 	q.fbp = cmd.Flags().Changed("host") || cmd.Flags().Changed("port")
 	if len(q.graphs) == 0 && !cmd.Flags().Changed("broker") {
 		return usagef("--graph is missing: the graph to run")
@@ -182,7 +195,8 @@ func (q *quick) check() error {
 			return usagef("--env is %q: it is NAME=VALUE, or the name of a variable that is set", text)
 		}
 	}
-	return nil
+	_, _, err := q.places()
+	return err
 }
 
 // identify returns the id that tells this gateway apart; empty if it has none.
