@@ -369,6 +369,11 @@ func definition(id string, p config.Participant) discovery.Definition {
 
 // showMembers puts who plays into the status. r.mu is held.
 func (r *runner) showMembers(out *admin.Status) {
+	// Nothing is planned anew when somebody repeats what is known: when that was, the registry knows.
+	heard := make(map[uint64]discovery.Participant)
+	for _, p := range r.stage.registry.Snapshot() {
+		heard[p.Incarnation] = p
+	}
 	for _, m := range r.stage.members {
 		p := admin.Participant{
 			Role: m.Role, Component: m.Component, Label: m.Label, Icon: m.Icon, From: m.From, InGraph: m.InGraph,
@@ -379,6 +384,9 @@ func (r *runner) showMembers(out *admin.Status) {
 			p.PID, p.Restarts, p.Started = s.PID, s.Restarts, true
 		}
 		for _, a := range m.Announced {
+			if p, is := heard[a.Incarnation]; is {
+				a = p
+			}
 			shown := admin.Announced{
 				ID: a.Definition.ID, Incarnation: a.Incarnation, First: a.First, Last: a.Last,
 				Type: a.Definition.Type, Version: a.Definition.Version, On: []admin.Presence{},
