@@ -93,6 +93,7 @@ type (
 		Graph
 		label hcl.Range
 		text  text
+		marks *marks // see find
 	}
 	participantAt struct {
 		Participant

@@ -136,7 +136,7 @@ func (l *loader) checkPorts() {
 		}
 		for _, n := range g.Graph.Graph.Nodes {
 			if guess := l.misspelt(g.Graph.Graph, n.ID); guess != "" {
-				l.diags.add(Warning, g.label, "Missing participant",
+				l.diags.add(Warning, g.whereNode(n.ID), "Missing participant",
 					"The graph %q has a node %q, and there is no participant of this role: its edges will be pending.%s",
 					g.Name, n.ID, guess)
 			}
@@ -164,7 +164,7 @@ func (l *loader) checkPorts() {
 			}
 			if key := what + " " + e.Node + "." + strings.ToLower(e.Port); !slices.Contains(seen, key) {
 				seen = append(seen, key)
-				l.diags.add(Warning, p.label, "Missing "+what,
+				l.diags.add(Warning, g.wherePort(e, in), "Missing "+what,
 					"The graph %q uses the %s %q of %q, which has none of this name: the edge will be pending.%s",
 					g.Name, what, e.Port, e.Node, didYouMean(e.Port, known))
 			}

@@ -2,7 +2,9 @@ package config
 
 import (
 	"errors"
+	"regexp"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/hashicorp/hcl/v2"
 
@@ -15,9 +17,9 @@ type text struct {
 	src  string
 	// line is the line in file of the first line of src.
 	line int
-	// in is what holds the text, where it is not a file of its own, and outer the lines of that file.
-	in    hcl.Range
-	outer []string
+	// in is what holds the text, where it is not a file of its own, outer the lines of that file, and lines those of src.
+	in           hcl.Range
+	outer, lines []string
 }
 
 // inline returns the place of a text that an expression of the site file gave.
@@ -27,7 +29,10 @@ func (l *loader) inline(src string, in hcl.Range) text {
 	if strings.HasPrefix(string(site[min(in.Start.Byte, len(site)):]), "<<") {
 		line++
 	}
-	return text{file: l.file, src: src, line: line, in: in, outer: strings.Split(string(site), "\n")}
+	return text{
+		file: l.file, src: src, line: line, in: in,
+		outer: strings.Split(string(site), "\n"), lines: strings.Split(src, "\n"),
+	}
 }
 
 // at returns the range of one character of the text.
@@ -37,12 +42,11 @@ func (t text) at(line, column int) hcl.Range {
 	}
 	// The text is shifted by the indentation that an indented heredoc takes away, or by the quotes of a string; and where
 	// something was put in by a template or an escape it is not there in this form at all.
-	lines := strings.Split(t.src, "\n")
 	number := t.line + line - 1
-	if line < 1 || line > len(lines) || number > len(t.outer) || number > t.in.End.Line {
+	if line < 1 || line > len(t.lines) || number > len(t.outer) || number > t.in.End.Line {
 		return t.in
 	}
-	before, _, ok := strings.Cut(t.outer[number-1], strings.TrimSuffix(lines[line-1], "\r"))
+	before, _, ok := strings.Cut(t.outer[number-1], strings.TrimSuffix(t.lines[line-1], "\r"))
 	if !ok {
 		return t.in
 	}
@@ -76,4 +80,88 @@ func (l *loader) parse(g *graphAt) {
 		return
 	}
 	l.diags.add(Error, g.label, summary, "%s", sentence(err.Error()))
+}
+
+// An arrow of .fbp text with what stands at its ends. This is not the language, only what it looks like nearly always: it
+// serves to point at something, and where it finds nothing the graph as a whole is pointed at.
+var (
+	beforeArrow = regexp.MustCompile(`([^\s(),>'"]+)(?:\([^)\n]*\))?[ \t]+([^\s(),>'"]+)[ \t]*(->)`)
+	behindArrow = regexp.MustCompile(`(->)[ \t]*([^\s(),>'"]+)[ \t]+([^\s(),>'"]+)`)
+)
+
+// marks are where the nodes, ports and edges of a graph are first seen in its text, by their names.
+type marks struct{ nodes, outports, inports, edges map[string]hcl.Range }
+
+// markOf is the name of a port, or of a port of an edge, in marks. The case of ports does not count.
+func markOf(node, port string) string { return node + "." + strings.ToLower(port) }
+
+// find marks what is in the text of the graph. It is done once: a graph may be large and have a mistake in each line.
+func (g *graphAt) find() *marks {
+	if g.marks != nil {
+		return g.marks
+	}
+	g.marks = &marks{map[string]hcl.Range{}, map[string]hcl.Range{}, map[string]hcl.Range{}, map[string]hcl.Range{}}
+	if g.Format != "fbp" {
+		return g.marks
+	}
+	first := func(m map[string]hcl.Range, name string, at hcl.Range) {
+		if _, ok := m[name]; !ok {
+			m[name] = at
+		}
+	}
+	for i, line := range strings.Split(g.text.src, "\n") {
+		line, _, _ = strings.Cut(line, "#")
+		span := func(from, to int) hcl.Range {
+			at := g.text.at(i+1, utf8.RuneCountInString(line[:from])+1)
+			if at != g.text.in {
+				at.End.Column = at.Start.Column + utf8.RuneCountInString(line[from:to])
+			}
+			return at
+		}
+		sources := map[int][]int{}
+		for _, m := range beforeArrow.FindAllStringSubmatchIndex(line, -1) {
+			sources[m[6]] = m
+			node, port := line[m[2]:m[3]], line[m[4]:m[5]]
+			first(g.marks.nodes, node, span(m[2], m[3]))
+			first(g.marks.outports, markOf(node, port), span(m[4], m[5]))
+		}
+		for _, m := range behindArrow.FindAllStringSubmatchIndex(line, -1) {
+			port, node := line[m[4]:m[5]], line[m[6]:m[7]]
+			first(g.marks.nodes, node, span(m[6], m[7]))
+			first(g.marks.inports, markOf(node, port), span(m[4], m[5]))
+			if s := sources[m[2]]; s != nil {
+				edge := markOf(line[s[2]:s[3]], line[s[4]:s[5]]) + " " + markOf(node, port)
+				first(g.marks.edges, edge, span(s[2], m[7]))
+			}
+		}
+	}
+	return g.marks
+}
+
+// whereNode is where a node is first seen in the graph.
+func (g *graphAt) whereNode(node string) hcl.Range {
+	if at, ok := g.find().nodes[node]; ok {
+		return at
+	}
+	return g.label
+}
+
+// wherePort is where a port is first seen in the graph.
+func (g *graphAt) wherePort(e graph.Endpoint, in bool) hcl.Range {
+	ports := g.find().outports
+	if in {
+		ports = g.find().inports
+	}
+	if at, ok := ports[markOf(e.Node, portText(e))]; ok {
+		return at
+	}
+	return g.label
+}
+
+// whereEdge is where an edge is first seen in the graph.
+func (g *graphAt) whereEdge(from, to graph.Endpoint) hcl.Range {
+	if at, ok := g.find().edges[markOf(from.Node, portText(from))+" "+markOf(to.Node, portText(to))]; ok {
+		return at
+	}
+	return g.label
 }

@@ -69,7 +69,7 @@ func (l *loader) checkPlan() {
 	}
 }
 
-// whereEdge is where an edge has its settings, or else the graph that it is in.
+// whereEdge is where an edge has its settings, or else where it is in its graph.
 func (l *loader) whereEdge(e route.Edge) hcl.Range {
 	want := Edge{From: e.From.Node, FromPort: portOf(e.From), To: e.To.Node, ToPort: portOf(e.To)}
 	for _, at := range l.edges {
@@ -79,7 +79,7 @@ func (l *loader) whereEdge(e route.Edge) hcl.Range {
 	}
 	for _, g := range l.graphs {
 		if g.Name == e.Graph {
-			return g.label
+			return g.whereEdge(e.From, e.To)
 		}
 	}
 	return hcl.Range{Filename: l.file}
