@@ -247,7 +247,7 @@ func TestParticipantIsKilledAgainAndAgain(t *testing.T) {
 					time.Sleep(50 * time.Millisecond)
 				}
 				if missing := arrived(); len(missing) > 0 {
-					t.Errorf("%d of %d messages are lost: %.200v", len(missing), n, missing)
+					t.Errorf("%d of %d messages are lost: %v", len(missing), n, missing[:min(20, len(missing))])
 				}
 				t.Logf("%d messages, %d kills, %d came twice", n, kills, len(out.all())-n)
 			})
@@ -255,9 +255,10 @@ func TestParticipantIsKilledAgainAndAgain(t *testing.T) {
 	}
 }
 
-// flow sends numbers until ctx ends, and returns how many.
+// flow sends numbers until ctx ends, and returns how many. They come a little faster than msgflo-nodejs passes them on, which
+// holds two at a time and sends with Nagle's algorithm: so some are on the way at every kill.
 func flow(ctx context.Context, t *testing.T, h house, queue string) int {
-	tick := time.NewTicker(2 * time.Millisecond)
+	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
 	for n := 0; ; n++ {
 		select {
