@@ -705,7 +705,7 @@ func (l *loader) decodePort(b *hcl.Block, theirs transport.Schema, known bool) *
 	}
 	object := l.decodeObject(theirs, content, p.place)
 	if p.valid = object != nil && l.diags.Count(Error) == before; p.valid && len(object) > 0 {
-		p.Options = NewSecret(string(encodeObject(object)))
+		p.Options, p.Private = NewSecret(string(encodeObject(object))), p.place.secret
 	}
 	return p
 }

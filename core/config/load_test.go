@@ -255,6 +255,36 @@ func write(t *testing.T, file, text string) {
 	}
 }
 
+func TestOptionsWithASecretInThemAreMarkedAsPrivate(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "site.hcl")
+	write(t, file, `
+broker "mqtt" "a" {
+  url = "mqtt://h"
+}
+participant "p" {
+  component = "x/P"
+  outport "plain" {
+    address = "plain"
+    qos     = 1
+  }
+  outport "none" { address = "none" }
+  outport "secret" {
+    address = "secret"
+    qos     = env("NOT_SET", "1")
+  }
+}
+`)
+	site, diags := Load(context.Background(), file, fakes())
+	if site == nil {
+		t.Fatal(sound(t, diags))
+	}
+	for i, want := range []bool{false, false, true} {
+		if p := site.Participants[0].Outports[i]; p.Private != want {
+			t.Errorf("%s: private is %v", p.Name, p.Private)
+		}
+	}
+}
+
 func TestSettingsOfAnEdgeAreFoundByItsEnds(t *testing.T) {
 	site, diags := Load(context.Background(), "testdata/array.hcl", fakes())
 	if site == nil {

@@ -427,11 +427,11 @@ func (d *document) decodeOptions(p *foreignPort, schema transport.Schema) {
 		at := p.place.values["address"]
 		place := newPlace(d.at(p.options))
 		object = d.object(p.options, schema, place)
-		p.place.values, p.place.blocks = place.values, place.blocks
+		p.place.values, p.place.blocks, p.place.secret = place.values, place.blocks, place.secret
 		p.place.values["address"] = at
 	}
 	if p.valid = d.l.diags.Count(Error) == before; p.valid && len(object) > 0 {
-		p.Options = NewSecret(string(encodeObject(object)))
+		p.Options, p.Private = NewSecret(string(encodeObject(object))), p.place.secret
 	}
 }
 
@@ -490,6 +490,7 @@ func (d *document) object(n ast.Node, schema transport.Schema, at *place) map[st
 		if a.Secret {
 			d.l.diags.hide(where)
 			d.l.hideValue(v)
+			at.secret = true
 		}
 		if text, given, ok := d.l.encode(a, v, where); ok && given {
 			object[a.Name] = text
@@ -504,6 +505,7 @@ func (d *document) object(n ast.Node, schema transport.Schema, at *place) map[st
 		inner := newPlace(d.at(p.at))
 		at.blocks[b.Name] = inner
 		object[b.Name] = encodeObject(d.object(value, b.Schema, inner))
+		at.secret = at.secret || inner.secret
 	}
 	return object
 }

@@ -24,6 +24,8 @@ type place struct {
 	whole  hcl.Range
 	values map[string]hcl.Range
 	blocks map[string]*place
+	// secret says that env(), file() or the schema makes something in it a secret.
+	secret bool
 }
 
 func newPlace(whole hcl.Range) *place {
@@ -80,11 +82,13 @@ func (l *loader) decodeObject(s transport.Schema, content *hcl.BodyContent, at *
 		if a.Secret && !harmless(value) {
 			l.hideExpression(attr.Expr)
 			l.hideValue(value)
+			at.secret = true
 		}
 		if !good {
 			ok = false
 			continue
 		}
+		at.secret = at.secret || value.ContainsMarked()
 		text, given, good := l.encode(a, value, attr.Expr.Range())
 		switch {
 		case !good:
@@ -108,6 +112,7 @@ func (l *loader) decodeObject(s transport.Schema, content *hcl.BodyContent, at *
 		content, diags := given[0].Body.Content(bodySchema(b.Schema))
 		l.diags.addHCL(diags)
 		value := l.decodeObject(b.Schema, content, inner)
+		at.secret = at.secret || inner.secret
 		if value == nil || diags.HasErrors() || len(given) > 1 {
 			ok = false
 			continue

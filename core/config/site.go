@@ -143,6 +143,8 @@ type Port struct {
 	Hidden bool
 	// Options are for the driver, as it wants them: a JSON object for transport.Source or transport.Sink, or nothing.
 	Options Secret
+	// Private says that there is a secret in Options: they are for the driver, and not for an announcement.
+	Private bool
 	// Traits are what the driver promised for the port when the site was loaded.
 	Traits transport.Traits
 }
