@@ -254,9 +254,13 @@ func announcement(p config.Participant) discovery.Definition {
 	ports := func(own []config.Port) []discovery.Port {
 		list := make([]discovery.Port, 0, len(own))
 		for _, port := range own {
+			options := port.Options.JSON()
+			if port.Private {
+				options = nil // who listens is anybody
+			}
 			list = append(list, discovery.Port{
 				ID: port.Name, Type: port.Type, Queue: port.Address, Description: port.Description, Schema: port.Schema,
-				Options: port.Options.JSON(), Hidden: port.Hidden,
+				Options: options, Hidden: port.Hidden,
 			})
 		}
 		return list
