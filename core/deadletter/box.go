@@ -173,6 +173,8 @@ type Redriving struct {
 	Box *Box
 	// Idle is how long to wait for another letter before that was all.
 	Idle time.Duration
+	// Timeout is how long a broker may take to say what became of a message.
+	Timeout time.Duration
 	// Choose says whether a letter is to be redriven.
 	Choose func(Item) bool
 	// Sink returns the publisher for a letter. It may block until a broker is connected.
@@ -238,7 +240,7 @@ func (r *Redriving) give(ctx context.Context, item Item) (refused, err error) {
 	if err != nil {
 		return nil, err
 	}
-	return send(ctx, pub, item.Message)
+	return r.send(ctx, pub, item.Message)
 }
 
 func (r *Redriving) putBack(ctx context.Context, item Item, cause error) error {
@@ -248,7 +250,7 @@ func (r *Redriving) putBack(ctx context.Context, item Item, cause error) error {
 	}
 	letter := item.Letter
 	letter.Cause, letter.Time, letter.Attempts = cause.Error(), time.Now(), letter.Attempts+1
-	refused, err := send(ctx, pub, letter.Pack(r.Headerless))
+	refused, err := r.send(ctx, pub, letter.Pack(r.Headerless))
 	if err := errors.Join(refused, err); err != nil {
 		return err
 	}
@@ -256,7 +258,9 @@ func (r *Redriving) putBack(ctx context.Context, item Item, cause error) error {
 }
 
 // send publishes one message and waits for the broker's word. Nothing else is on its way.
-func send(ctx context.Context, pub transport.Publisher, m transport.Message) (refused, err error) {
+func (r *Redriving) send(ctx context.Context, pub transport.Publisher, m transport.Message) (refused, err error) {
+	ctx, cancel := context.WithTimeout(ctx, r.Timeout)
+	defer cancel()
 	if err := pub.Publish(ctx, []transport.Message{m}); err != nil {
 		return nil, err
 	}
