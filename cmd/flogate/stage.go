@@ -166,7 +166,7 @@ func (r *runner) fromLibrary(site *config.Site, n library.Node) (player, bool) {
 }
 
 // declared returns a player for the roster.
-func (r *runner) declared(site *config.Site, p player, now time.Time) roster.Declared {
+func (r *runner) declared(p player, now time.Time) roster.Declared {
 	d := roster.Declared{
 		Role: p.Role, Component: p.Component, Label: p.Label, Icon: p.Icon, From: p.from,
 		Inports: declaredPorts(p, p.Inports), Outports: declaredPorts(p, p.Outports),
@@ -175,7 +175,6 @@ func (r *runner) declared(site *config.Site, p player, now time.Time) roster.Dec
 	case p.problem != nil:
 		d.Run = &roster.Run{State: "failed", Reason: p.problem.Error(), Since: now}
 	case !p.started():
-		d.Announcement = announcementID(site, p.Role)
 	case !runs:
 		d.Run = &roster.Run{State: "running", Since: now} // it is about to
 	default:
@@ -204,15 +203,24 @@ func announcementID(site *config.Site, role string) string {
 	return "flogate-" + site.Name + "-" + role
 }
 
+// others returns who has announced itself. What we announce ourselves comes back to us, and we know better who that is: one
+// that we have ceased to announce is not there for another ten minutes.
+func (r *runner) others(site *config.Site) []discovery.Participant {
+	ours := announcementID(site, "")
+	return slices.DeleteFunc(r.stage.registry.Snapshot(), func(p discovery.Participant) bool {
+		return strings.HasPrefix(p.Definition.ID, ours)
+	})
+}
+
 // plan makes what runs what is wanted, now that it is as it is. It returns when it should be called again although nobody
 // pokes; the zero time is never.
 func (r *runner) plan(ctx context.Context) time.Time {
 	now := time.Now()
 	players := r.players(r.site)
-	in := roster.Input{Announced: r.stage.registry.Snapshot(), Now: now}
+	in := roster.Input{Announced: r.others(r.site), Now: now}
 	r.mu.Lock()
 	for _, p := range players {
-		in.Declared = append(in.Declared, r.declared(r.site, p, now))
+		in.Declared = append(in.Declared, r.declared(p, now))
 	}
 	r.mu.Unlock()
 	for _, g := range r.site.Graphs {

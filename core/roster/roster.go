@@ -37,8 +37,6 @@ const Grace = 10 * time.Second
 type Declared struct {
 	Role, Component, Label, Icon string
 	Inports, Outports            []Port
-	// Announcement is the id under which the gateway announces the participant, or empty if it does not.
-	Announcement string
 	// Run says how the program is doing that the gateway has started for it; nil if it starts none.
 	Run *Run
 	// From says where the participant is declared: "site" or "library".
@@ -75,7 +73,8 @@ type Node struct {
 
 // Input is all that is known.
 type Input struct {
-	Declared  []Declared
+	Declared []Declared
+	// Announced are those who have announced themselves, without those whom the gateway announces: they are declared.
 	Announced []discovery.Participant
 	// Nodes are those of all graphs.
 	Nodes []Node
@@ -170,18 +169,12 @@ func (r *Roster) Cast(ctx context.Context, in Input) Cast {
 		m.InGraph = true
 		m.Component = cmp.Or(m.Component, n.Component)
 	}
-	ours := make(map[string]bool)
 	for _, d := range in.Declared {
 		of(d.Role).declare(d)
-		if d.Announcement != "" {
-			ours[d.Announcement] = true
-		}
 	}
 	for _, p := range in.Announced {
-		if !ours[p.Definition.ID] {
-			m := of(p.Definition.Role)
-			m.Announced = append(m.Announced, p)
-		}
+		m := of(p.Definition.Role)
+		m.Announced = append(m.Announced, p)
 	}
 	cast := Cast{Participants: make(map[string]route.Participant, len(members))}
 	for _, role := range slices.Sorted(maps.Keys(members)) {
