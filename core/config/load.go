@@ -12,6 +12,9 @@
 //	if err := diags.Write(os.Stderr, false); err != nil { … }
 //	if diags.HasErrors() { … }
 //
+// [Assemble] does the same for a command line in place of a file. Who is in a site announces itself, is in the site file, or
+// in a component library; [Site.Input] is what the site knows of a plan.
+//
 // This package is the only one that knows HCL; what it hands out is plain Go.
 package config
 
