@@ -28,11 +28,13 @@ type siteSource struct {
 	name string
 	// load returns what loadSite returns.
 	load func(ctx context.Context, log *slog.Logger) (*config.Site, *config.Diagnostics, error)
+	// watch, if not nil, is called when the site runs, and ends when ctx does.
+	watch func(ctx context.Context, r *runner)
 }
 
 // siteFile is a site that is in a file.
 func siteFile(path string) siteSource {
-	return siteSource{path, func(ctx context.Context, log *slog.Logger) (*config.Site, *config.Diagnostics, error) {
+	return siteSource{name: path, load: func(ctx context.Context, log *slog.Logger) (*config.Site, *config.Diagnostics, error) {
 		return loadSite(ctx, path, log)
 	}}
 }
@@ -46,6 +48,7 @@ type quick struct {
 	host                          string
 	port                          uint16
 	fbp                           bool // listen at host and port
+	nothing                       bool // no participants are started
 	runtimeID                     string
 	ping                          ping
 	autoSave                      bool
@@ -76,9 +79,14 @@ func (q *quick) flags(cmd *cobra.Command) {
 		_ = cmd.RegisterFlagCompletionFunc(name, cobra.NoFileCompletions)
 	}
 	for _, p := range pastFlags() {
-		f.String(p.name, "", p.why)
-		_ = f.MarkHidden(p.name)
+		pastFlag(cmd, p.name)
 	}
+}
+
+// pastFlag gives a command one of the pastFlags.
+func pastFlag(cmd *cobra.Command, name string) {
+	cmd.Flags().String(name, "", "")
+	_ = cmd.Flags().MarkHidden(name) // the flag exists
 }
 
 // pastFlags are flags of MsgFlo's that mean nothing any more, with the reason. They are taken, and that is said.
@@ -212,7 +220,7 @@ func (q *quick) identify() (string, error) {
 
 // source returns the site of the command line. Its graph is followed, as a site file's is.
 func (q quick) source() siteSource {
-	return siteSource{"the command line", q.load}
+	return siteSource{name: "the command line", load: q.load}
 }
 
 // load assembles the site.
@@ -245,9 +253,12 @@ func (q quick) assembly() (config.Assembly, error) {
 	if q.fbp {
 		a.FBP = net.JoinHostPort(q.host, strconv.Itoa(int(q.port)))
 	}
-	var err error
-	if a.Library, a.ComponentDir, err = q.components.places(); err != nil {
-		return a, err
+	if !q.nothing {
+		var err error
+		if a.Library, a.ComponentDir, err = q.components.places(); err != nil {
+			return a, err
+		}
+		a.Env = q.environment()
 	}
 	for _, text := range q.roles {
 		role, file, _ := strings.Cut(text, ":")
@@ -256,17 +267,20 @@ func (q quick) assembly() (config.Assembly, error) {
 		}
 		a.Participants[role] = file
 	}
+	return a, nil
+}
+
+// environment returns what participants that are started get beside what they always do.
+func (q quick) environment() map[string]string {
+	env := make(map[string]string)
 	for _, text := range q.env {
 		name, value, has := strings.Cut(text, "=")
 		if !has {
 			value = os.Getenv(name)
 		}
-		if a.Env == nil {
-			a.Env = make(map[string]string)
-		}
-		a.Env[name] = value
+		env[name] = value
 	}
-	return a, nil
+	return env
 }
 
 // stateDir returns the folder for what has to outlive the gateway. It is the same for everything of one name on the same

@@ -194,6 +194,9 @@ func (r *runner) run(ctx context.Context, site *config.Site) error {
 	defer watching.Wait()
 	watching.Go(func() { r.watch(ctx, working) })
 	watching.Go(func() { r.show(ctx) })
+	if r.source.watch != nil {
+		watching.Go(func() { r.source.watch(ctx, r) })
+	}
 	err := r.net.Run(ctx)
 	r.log.Info("stopped carrying messages")
 	return err
