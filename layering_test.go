@@ -72,6 +72,7 @@ var layers = map[string]layer{
 	"forwarding/fbp/fbptest":       {level: 2, only: forForwarding},
 
 	"core/bridge":     {level: 3, outside: limits},
+	"core/roundrobin": {level: 3},
 	"core/pluginmain": {level: 3, outside: goPlugin},
 	"core/config":     {level: 3, outside: slices.Concat(hcl, yaml)},
 	"core/library":    {level: 3, outside: slices.Concat(yaml, limits, watching)},
