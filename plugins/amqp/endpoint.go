@@ -227,6 +227,8 @@ func (s *source) traits() transport.Traits {
 	if s.Kind != kindQueue && (s.RoutingKey != nil || s.Queue != "") {
 		// Our queue at the exchange has this binding or this name: with another it is another queue.
 		t.Subscription = s.key + " " + s.Queue
+	} else if s.Kind != kindQueue && s.ExchangeType == amqp091.ExchangeFanout {
+		t.Kind = transport.Fanout // an outport as MsgFlo makes it
 	}
 	return t
 }
@@ -284,9 +286,11 @@ func parseSink(dst transport.Sink) (*sink, problems) {
 }
 
 func (s *sink) traits() transport.Traits {
-	t := transport.Traits{Confirms: true, Place: s.Kind + ":" + s.address}
+	t := transport.Traits{Confirms: true, Place: s.Kind + ":" + s.address, Fleeting: s.Kind == kindExchange}
 	if s.address == "" {
 		t.Place = kindQueue + ":" // each message's own
+	} else if s.Kind == kindQueue {
+		t.Kind = transport.Queue
 	}
 	return t
 }
