@@ -1,0 +1,152 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/flogate/flogate/participant"
+	"github.com/flogate/flogate/test/brokers"
+)
+
+// program runs flogate in a folder, and returns what it has printed on standard output and its exit code.
+func program(t *testing.T, dir string, args ...string) (stdout string, code int) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, "flogate", args...)
+	var out, errs bytes.Buffer
+	cmd.Dir, cmd.Stdout, cmd.Stderr = dir, &out, &errs
+	err := cmd.Run()
+	if cmd.ProcessState == nil {
+		t.Fatal(err)
+	}
+	t.Logf("flogate %s: exit code %d\n%s", strings.Join(args, " "), cmd.ProcessState.ExitCode(), errs.String())
+	return out.String(), cmd.ProcessState.ExitCode()
+}
+
+// staying runs flogate until the test, or the function that it returns, ends it; that has to go well.
+func staying(t *testing.T, dir string, args ...string) (end func()) {
+	t.Helper()
+	cmd := exec.Command("flogate", args...)
+	var out bytes.Buffer
+	cmd.Dir, cmd.Stdout, cmd.Stderr = dir, &out, &out
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	end = sync.OnceFunc(func() {
+		_ = cmd.Process.Signal(syscall.SIGTERM)
+		killer := time.AfterFunc(30*time.Second, func() { _ = cmd.Process.Kill() })
+		defer killer.Stop()
+		if err := cmd.Wait(); err != nil {
+			t.Errorf("flogate %s: %v\n%s", strings.Join(args, " "), err, out.String())
+		}
+	})
+	t.Cleanup(end)
+	return end
+}
+
+// pair plays the roles a, which sends from out, and b, which takes at in, until the test ends. Their addresses are those that
+// MsgFlo's libraries make.
+func pair(t *testing.T, url string) (send func(), taken <-chan struct{}) {
+	t.Helper()
+	a := participant.New(participant.Definition{
+		Role: "a", Component: "test/A", Outports: []participant.Port{{ID: "out"}},
+	}, participant.Config{})
+	b := participant.New(participant.Definition{
+		Role: "b", Component: "test/B", Inports: []participant.Port{{ID: "in"}},
+	}, participant.Config{})
+	got := make(chan struct{}, 1)
+	b.Handle("in", func(context.Context, participant.Message) error {
+		select {
+		case got <- struct{}{}:
+		default:
+		}
+		return nil
+	})
+	var playing sync.WaitGroup
+	ctx, stop := context.WithCancel(context.Background())
+	t.Cleanup(func() {
+		stop()
+		playing.Wait()
+	})
+	for _, p := range []*participant.Participant{a, b} {
+		playing.Go(func() {
+			if err := p.Run(ctx, url); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	return func() {
+		ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+		defer cancel()
+		if err := a.SendJSON(ctx, "out", "hello"); err != nil {
+			t.Error(err)
+		}
+	}, got
+}
+
+// carries sends until something arrives.
+func carries(t *testing.T, send func(), taken <-chan struct{}) {
+	t.Helper()
+	for start := time.Now(); time.Since(start) < 30*time.Second; {
+		send()
+		select {
+		case <-taken:
+			return
+		case <-time.After(100 * time.Millisecond):
+		}
+	}
+	t.Fatal("nothing arrives")
+}
+
+// project makes a folder with files, and points flogate's state there.
+func project(t *testing.T, files map[string]string) string {
+	t.Helper()
+	dir := t.TempDir()
+	for name, text := range files {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	t.Setenv("XDG_STATE_HOME", filepath.Join(dir, "state"))
+	return dir
+}
+
+const pairGraph = "a(test/A) OUT -> IN b(test/B)"
+
+func TestForeignParticipantIsAnnouncedOnRabbitMQ(t *testing.T) {
+	work := brokers.RabbitMQ(t)
+	dir := project(t, map[string]string{"lamp.yml": "component: c-base/lamp\ninports: { on: { queue: '#ROLE.ON' } }"})
+	out, code := program(t, dir, "register", "--broker", work.URL(), "--role", "lamp:lamp.yml", "--forever=false")
+	if code != 0 || !strings.Contains(out, "announced lamp (c-base/lamp)") {
+		t.Fatalf("exit code %d, and it prints:\n%s", code, out)
+	}
+	// The queue is the one that every participant declares.
+	out, code = program(t, dir, "dump", "--broker", work.URL(), "--queue", "fbp", "--amount", "1")
+	if code != 0 || !strings.Contains(out, `"queue":"lamp.ON"`) {
+		t.Fatalf("exit code %d, and there is:\n%s", code, out)
+	}
+}
+
+func TestGraphIsSetUpOnRabbitMQ(t *testing.T) {
+	for name, args := range map[string][]string{
+		"by convention": {"setup", "graph.fbp", "--forever"},
+		"by discovery":  {"setup", "graph.fbp", "--forever", "--discover"},
+		"as a gateway":  {"--graph", "graph.fbp", "--admin", ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			work := brokers.RabbitMQ(t)
+			send, taken := pair(t, work.URL())
+			staying(t, project(t, map[string]string{"graph.fbp": pairGraph}), append(args, "--broker", work.URL())...)
+			carries(t, send, taken)
+		})
+	}
+}
