@@ -68,6 +68,7 @@ type edgeState struct {
 	state  State
 	reason string
 	since  time.Time
+	warned string // what was said to look wrong
 
 	messages uint64 // at the time of the last look
 	looked   time.Time
@@ -209,7 +210,7 @@ func (n *Network) observe() {
 	s := n.status(now)
 	old := n.states
 	n.states = make(map[string]*edgeState, len(s.Edges))
-	var changed []EdgeStatus
+	var changed, wrong []EdgeStatus
 	for _, e := range s.Edges {
 		st := old[e.ID]
 		if st == nil {
@@ -221,6 +222,13 @@ func (n *Network) observe() {
 		if st.state != e.State || st.reason != e.Reason {
 			changed = append(changed, e)
 		}
+		// When it flows for the first time, and again when other participants, or other definitions of theirs, make it another.
+		if e.Warning != st.warned && e.State == Flowing {
+			st.warned = e.Warning
+			if e.Warning != "" {
+				wrong = append(wrong, e)
+			}
+		}
 		st.state, st.reason = e.State, e.Reason
 		st.look(now, e.Messages)
 		n.states[e.ID] = st
@@ -228,6 +236,9 @@ func (n *Network) observe() {
 	n.mu.Unlock()
 	for _, e := range changed {
 		n.report(e)
+	}
+	for _, e := range wrong {
+		n.cfg.Log.Warn("edge looks wrong", "edge", e.ID, "warning", e.Warning)
 	}
 	if len(changed) > 0 {
 		n.cfg.Changed()
@@ -258,7 +269,4 @@ func (n *Network) report(e EdgeStatus) {
 		log = n.cfg.Log.Warn
 	}
 	log("edge state changed", "edge", e.ID, "state", e.State, "reason", e.Reason)
-	if e.Warning != "" && e.State == Flowing {
-		n.cfg.Log.Warn("edge looks wrong", "edge", e.ID, "warning", e.Warning)
-	}
 }
