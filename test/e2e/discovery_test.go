@@ -219,3 +219,25 @@ participant "lamp" {
 		}
 	})
 }
+
+func TestTypesAreComparedAtEachDefinition(t *testing.T) {
+	b := brokers.Mosquitto(t)
+	g := gateway.Open(t, fmt.Sprintf(`site "e2e" {
+  types = "strict"
+}
+broker "mqtt" "b" {
+  url = %q
+}
+graph "main" {
+  text = "a(e2e/a) OUT -> IN b(e2e/b)"
+}`, b.URL()))
+	play(t, b.URL(), inOut("a", "string"), time.Minute)
+	first := play(t, b.URL(), inOut("b", "int"), time.Minute)
+	s := edges(g, "broken")
+	if r := s.Edges[0].Reason; !strings.Contains(r, "string") || !strings.Contains(r, "int") {
+		t.Errorf("it is broken because of %q", r)
+	}
+	first.leave()
+	play(t, b.URL(), inOut("b", "string"), time.Minute)
+	edges(g, "flowing")
+}
