@@ -21,6 +21,10 @@ func sourceSchema() transport.Schema {
 		Name: "qos", Type: transport.Number, Default: strconv.Itoa(defaultQoS),
 		Doc: "0: at most once, the broker keeps nothing. 1: at least once, from a persistent session. 2: as 1, for the " +
 			"broker's own sake; the edge stays at-least-once.",
+	}, {
+		Name: transport.OptionTake, Type: transport.Bool, Default: "false",
+		Doc: "Acknowledge each message when it is settled, and not after all that came before it, as MQTT wants it: for taking " +
+			"single messages out of a session. Brokers allow it.",
 	}}}
 }
 
@@ -42,7 +46,10 @@ func sinkSchema() transport.Schema {
 	}}
 }
 
-type sourceOptions struct{ qos byte }
+type sourceOptions struct {
+	qos  byte
+	take bool
+}
 
 type sinkOptions struct {
 	qos    byte
@@ -52,14 +59,15 @@ type sinkOptions struct {
 
 func parseSource(src transport.Source) (sourceOptions, problems) {
 	var o struct {
-		QoS *int `json:"qos"`
+		QoS  *int `json:"qos"`
+		Take bool `json:"take"`
 	}
 	ps := decode(src.Options, &o)
 	qos := parseQoS(o.QoS, &ps)
 	if err := validateFilter(src.Address); err != nil {
 		ps.add(err.Error(), "address")
 	}
-	return sourceOptions{qos: qos}, ps
+	return sourceOptions{qos: qos, take: o.Take}, ps
 }
 
 func parseSink(sink transport.Sink) (sinkOptions, problems) {

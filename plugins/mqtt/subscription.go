@@ -70,7 +70,7 @@ func (c *conn) Subscribe(ctx context.Context, src transport.Source) (transport.S
 			Messages: max(minWaiting, src.Window.Messages),
 			Bytes:    min(max(minWaitingBytes, src.Window.Bytes), maxWaitingBytes),
 		},
-		inbox: transport.NewInbox[packet](true),
+		inbox: transport.NewInbox[packet](!opts.take),
 		full:  make(chan struct{}),
 		ended: make(chan struct{}),
 	}
@@ -241,7 +241,7 @@ func (s *subscription) Receive(ctx context.Context) ([]transport.Delivery, error
 
 func (s *subscription) Grant(credit transport.Credit) error { return s.inbox.Grant(credit) }
 
-// Settle acknowledges in the order of delivery. Reject is an acknowledgement: MQTT has nothing else for it. A released
+// Settle acknowledges in the order of delivery, unless the source is to take single messages out. Reject is an acknowledgement: MQTT has nothing else for it. A released
 // message is never acknowledged; the subscription ends when everything else that is out has been settled, and the broker
 // delivers it when the session is resumed.
 func (s *subscription) Settle(_ context.Context, settlements []transport.Settlement) error {
