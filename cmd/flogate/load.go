@@ -77,7 +77,7 @@ func (a *app) say(log *slog.Logger, diags *config.Diagnostics) {
 func loadSite(ctx context.Context, path string, log *slog.Logger) (*config.Site, *config.Diagnostics, error) {
 	guests := newGuests(log)
 	defer guests.close()
-	site, diags := config.Load(ctx, path, config.Options{Driver: guests.driver, Transports: guests.types})
+	site, diags := config.Load(ctx, path, config.Options{Driver: guests.driver, Transports: guests.types, Library: usable})
 	if diags.HasErrors() {
 		return nil, diags, errReported
 	}

@@ -231,7 +231,7 @@ func (q quick) load(ctx context.Context, log *slog.Logger) (*config.Site, *confi
 	if err != nil {
 		return nil, &config.Diagnostics{}, err
 	}
-	site, diags := config.Assemble(ctx, a, config.Options{Driver: guests.driver, Transports: guests.types})
+	site, diags := config.Assemble(ctx, a, config.Options{Driver: guests.driver, Transports: guests.types, Library: usable})
 	if diags.HasErrors() {
 		return nil, diags, errReported
 	}

@@ -134,3 +134,21 @@ func (s *shelf) announced(c library.Component, role string) (config.Participant,
 	s.foreign[key] = p
 	return p, nil
 }
+
+// usable says what is wrong with a library, with the commands of its components too.
+func usable(spec config.Library) error {
+	lib, err := openLibrary(spec)
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, c := range lib.Components() {
+		if c.Command == "" {
+			continue
+		}
+		if _, err := lib.Command(c.Name, "role", nil); err != nil {
+			errs = append(errs, fmt.Errorf("component %s: %w", c.Name, err))
+		}
+	}
+	return errors.Join(errs...)
+}

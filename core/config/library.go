@@ -76,8 +76,26 @@ func (l *loader) decodeLibraries(blocks hcl.Blocks) {
 			continue
 		}
 		first[name] = where
-		l.site.Libraries = append(l.site.Libraries, l.decodeLibrary(b, name))
+		before := l.diags.Count(Error)
+		lib := l.decodeLibrary(b, name)
+		l.site.Libraries = append(l.site.Libraries, lib)
+		if l.opts.Library != nil && l.diags.Count(Error) == before {
+			for _, err := range each(l.opts.Library(lib)) {
+				l.diags.add(Error, where, "Library not usable", "%s", sentence(err.Error()))
+			}
+		}
 	}
+}
+
+// each returns the errors that were joined.
+func each(err error) []error {
+	if joined, is := err.(interface{ Unwrap() []error }); is {
+		return joined.Unwrap()
+	}
+	if err == nil {
+		return nil
+	}
+	return []error{err}
 }
 
 func (l *loader) decodeLibrary(b *hcl.Block, name string) Library {

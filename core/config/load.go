@@ -41,6 +41,9 @@ type Options struct {
 	Driver func(ctx context.Context, directory, transportType string) (transport.Driver, error)
 	// Transports returns the types that Driver knows, to guess what was meant by another one. It may be nil.
 	Transports func(directory string) []string
+	// Library says what is wrong with a component library: its file, its templates. It may be nil. Errors that are joined are
+	// said one by one.
+	Library func(l Library) error
 	// LookupEnv is os.LookupEnv if nil.
 	LookupEnv func(name string) (string, bool)
 }
