@@ -113,9 +113,16 @@ func (b *buffer) String() string {
 // Open writes a site file and starts the gateway on it. It ends with the test.
 func Open(t testing.TB, hcl string) *Gateway {
 	t.Helper()
+	g := New(t, hcl)
+	g.Start()
+	return g
+}
+
+// New is Open without starting the gateway. Files that the site needs can be put beside it before Start.
+func New(t testing.TB, hcl string) *Gateway {
+	t.Helper()
 	g := &Gateway{t: t, admin: brokers.FreeAddress(t), site: filepath.Join(t.TempDir(), "site.hcl"), output: &buffer{}}
 	g.Write(hcl)
-	g.Start()
 	t.Cleanup(func() {
 		g.Kill()
 		if t.Failed() {
@@ -147,7 +154,7 @@ func (g *Gateway) PID() int { return g.cmd.Process.Pid }
 // Log is the end of what the gateway has printed, in all its lives.
 func (g *Gateway) Log() string { return g.output.String() }
 
-// Start starts the gateway again after Kill or Stop.
+// Start starts the gateway after New, Kill or Stop.
 func (g *Gateway) Start() {
 	g.t.Helper()
 	g.cmd = exec.Command(Program(g.t), "--config", g.site)
