@@ -150,3 +150,21 @@ func TestGraphIsSetUpOnRabbitMQ(t *testing.T) {
 		})
 	}
 }
+
+// TestRegistrationOutlivesItsBroker: a broker that is not there yet is waited for, and one that comes back is told again.
+func TestRegistrationOutlivesItsBroker(t *testing.T) {
+	house := brokers.Mosquitto(t)
+	house.Stop()
+	dir := project(t, map[string]string{"lamp.yml": "component: c-base/lamp"})
+	staying(t, dir, "register", "--broker", house.URL(), "--role", "lamp:lamp.yml", "--interval", "1")
+	for _, how := range []string{"started", "killed"} {
+		house.Start()
+		out, code := program(t, dir, "dump", "--broker", house.URL(), "--queue", "fbp", "--amount", "2")
+		if code != 0 || strings.Count(out, `"role":"lamp"`) != 2 {
+			t.Fatalf("%s: exit code %d, and there is:\n%s", how, code, out)
+		}
+		if how == "started" {
+			house.Kill()
+		}
+	}
+}
