@@ -13,35 +13,45 @@ type spot struct{ broker, place string }
 // full speed. Only equal places are seen; what a filter matches is known to its broker alone.
 func (p *planner) refuseCircles() {
 	var hops []hop
-	for i, e := range p.edges {
-		if !e.runs() {
-			continue
+	ways, dead := p.ways()
+	for _, w := range ways {
+		hops = append(hops, hop{w, w.name(), source(*w.in), sink(*w.out)})
+		for _, e := range slices.Compact([]*planned{w.in, w.out}) {
+			if dead := e.settings.DeadLetter; dead != (Place{}) {
+				hops = append(hops, hop{w, "the dead letters of " + e.ID, source(*w.in), spot{
+					dead.Broker, place(Port{Address: dead.Address, Traits: e.settings.DeadLetterTraits}),
+				}})
+			}
 		}
-		hops = append(hops, hop{i, e.ID, source(e), sink(e)})
-		if dead := e.settings.DeadLetter; dead != (Place{}) {
-			hops = append(hops, hop{i, "the dead letters of " + e.ID, source(e), spot{
-				dead.Broker, place(Port{Address: dead.Address, Traits: e.settings.DeadLetterTraits}),
-			}})
-		}
+	}
+	for _, w := range dead {
+		hops = append(hops, hop{w, w.name(), source(*w.in), sink(*w.out)})
 	}
 	for _, first := range hops {
-		e := &p.edges[first.edge]
-		if e.Refused != "" {
+		if first.in.Refused != "" && first.out.Refused != "" {
 			continue // its dead letters go round too, and once is enough to say
 		}
-		if way := way(hops, first.to, first.from); way != nil {
-			e.Refused = fmt.Sprintf("it would carry messages in a circle: %s",
-				strings.Join(append([]string{first.name}, way...), ", then "))
+		if way := names(hops, first.to, first.from); way != nil {
+			why := fmt.Sprintf("it would carry messages in a circle: %s", strings.Join(append([]string{first.name}, way...), ", then "))
+			first.in.refuse(why)
+			first.out.refuse(why)
 		}
 	}
+}
+
+func (w way) name() string {
+	if w.in == w.out {
+		return w.in.ID
+	}
+	return w.in.ID + ", then " + w.out.ID
 }
 
 // runs says whether an edge has to be carried.
 func (e *planned) runs() bool { return e.Pending == "" && e.Refused == "" && !e.SamePlace }
 
-// hop is a way from one spot to another, which an edge takes.
+// hop is a way from one spot to another.
 type hop struct {
-	edge     int // its index among the planned
+	way
 	name     string
 	from, to spot
 }
@@ -52,8 +62,8 @@ func (p *planner) refuseConflicts() {
 	first := make(map[string]*planned)
 	for i := range p.edges {
 		e := &p.edges[i]
-		if !e.runs() {
-			continue
+		if !e.runs() || e.source.Address == "" || e.native != nil {
+			continue // nothing subscribes for it
 		}
 		key := feedKey(e.source)
 		other := first[key]
@@ -69,9 +79,9 @@ func (p *planner) refuseConflicts() {
 func source(e planned) spot { return spot{e.source.Broker, place(e.source)} }
 func sink(e planned) spot   { return spot{e.sink.Broker, place(e.sink)} }
 
-// way returns the names of a shortest way from one spot to another, which is empty where they are one, or nil if there is
+// names returns the names of a shortest way from one spot to another, which is empty where they are one, or nil if there is
 // none.
-func way(hops []hop, from, to spot) []string {
+func names(hops []hop, from, to spot) []string {
 	type step struct {
 		at    spot
 		names []string

@@ -68,6 +68,8 @@ type Settings struct {
 	DeadLetterOptions, DeadLetterReader json.RawMessage
 	// Window is the most messages in flight on the feed; 0 for the default.
 	Window int64
+	// Routing says who shall carry; empty for the default.
+	Routing Routing
 }
 
 // Place is an address on a broker.
@@ -79,6 +81,7 @@ type Place struct {
 type Plan struct {
 	Edges    []Edge
 	Feeds    []Feed
+	Natives  []Native
 	Initials []Initial
 }
 
@@ -102,8 +105,39 @@ type Edge struct {
 	Warning string
 	// SamePlace: both ends are one place on one broker, and the broker does all there is to do.
 	SamePlace bool
-	// Feed and Target name what carries the edge; empty where nothing does.
+	// Feed and Target name what carries the edge; empty where nothing does. They are those of the first of Carriers.
 	Feed, Target string
+	// Carriers are all that carry the edge: one for an edge between participants, and as many as there are ways over it for one
+	// at a relay, which is a node that only routes.
+	Carriers []Carrier
+	// Natives are the IDs of what the broker carries of the edge by itself.
+	Natives []string
+	// Relay is the component of the relay at one end; empty where both are participants.
+	Relay string
+}
+
+// Carrier is a target of a feed, or one that shares in it.
+type Carrier struct {
+	Feed, Target string
+	// Member is the ID of the member of the target that stands for the edge; empty for the target as a whole.
+	Member string
+	// Dead: the edge is where the dead letters of the target go.
+	Dead bool
+}
+
+// Native is a way that a broker carries by itself, with what has to be made for it.
+type Native struct {
+	// ID names the way, the same as long as it is the same.
+	ID     string
+	Broker string
+	// Makes are places of our own, which are declared before all else.
+	Makes []transport.Place
+	// Bindings are made in this order, and are taken back when the way is not wanted any more.
+	Bindings []transport.Binding
+	// Needs are other people's places that have to be what they are here, or the bindings would not do what they should.
+	Needs []transport.Place
+	// Ways are the sets of edges, by their IDs, of which each wants it.
+	Ways [][]string
 }
 
 // Feed is one source and its targets.
@@ -125,10 +159,24 @@ type Target struct {
 	Broker     string
 	Sink       transport.Sink
 	DeadLetter Place
+	// Members, where there are any, share the target: each message goes to one of them. Broker and Sink are empty then.
+	Members []Member
+	// DeadLetterPending says why nobody knows yet where refused messages go. They wait for it.
+	DeadLetterPending string
+	// Edges are the IDs of the edges that the target carries.
+	Edges []string
 
 	// As in Settings.
 	DeadLetterTraits                    transport.Traits
 	DeadLetterOptions, DeadLetterReader json.RawMessage
+}
+
+// Member is one of the sinks that share a target.
+type Member struct {
+	// ID is that of its edge.
+	ID     string
+	Broker string
+	Sink   transport.Sink
 }
 
 // Initial is an initial packet with its binding, or what keeps it from having one.
@@ -182,8 +230,9 @@ func weakness(what, why string) string {
 
 // Make makes the plan of the input.
 func Make(in Input) Plan {
-	p := planner{in: in, feeds: make(map[string]*Feed), alike: make(map[string]int)}
+	p := planner{in: in, alike: make(map[string]int)}
 	for _, g := range in.Graphs {
+		p.relaysOf(g)
 		for _, e := range g.Edges {
 			p.edge(g, e)
 		}
@@ -191,17 +240,20 @@ func Make(in Input) Plan {
 			p.initial(g, iip)
 		}
 	}
+	p.settle()
 	p.refuseConflicts()
 	p.refuseCircles()
+	p.settle()
 	return p.plan()
 }
 
 type planner struct {
-	in    Input
-	edges []planned
-	feeds map[string]*Feed
-	iips  []Initial
-	alike map[string]int // initial packets by what they say
+	in     Input
+	edges  []planned
+	iips   []Initial
+	here   map[string]*relay // the relays of the graph that is looked at, by node
+	relays []*relay
+	alike  map[string]int // initial packets by what they say
 }
 
 // planned is an edge with its bindings.
@@ -209,47 +261,118 @@ type planned struct {
 	Edge
 	source, sink Port
 	settings     Settings
+	missing      string     // what is missing at its own ends
+	ownWarning   string     // without what is wrong in company
+	native       []*planned // the edges on the other side of a relay to which the broker carries; itself where there is no relay
+}
+
+func (e *planned) refuse(why string) {
+	if e.Refused == "" {
+		e.Refused = why
+	}
 }
 
 func (p *planner) edge(g Graph, e graph.Edge) {
 	out := planned{Edge: Edge{ID: edgeID(g.Name, e), Graph: g.Name, From: e.Src, To: e.Tgt}}
-	source, missing := p.port(e.Src, false)
-	sink, missing2 := p.port(e.Tgt, true)
-	if out.Pending = join(missing, missing2); out.Pending != "" {
-		p.edges = append(p.edges, out)
-		return
-	}
-	out.source, out.sink = source, sink
-	out.Source = Place{source.Broker, source.Address}
-	out.Sink = Place{sink.Broker, sink.Address}
-	out.Guarantee, out.Weakness = Guarantees(source.Traits, sink.Traits)
+	from, to := p.here[e.Src.Node], p.here[e.Tgt.Node]
 	if p.in.Settings != nil {
 		out.settings = p.in.Settings(e.Src, e.Tgt)
 	}
-	out.SamePlace = source.Broker == sink.Broker && place(source) == place(sink)
-	if want := out.settings.Require; !out.SamePlace && out.Guarantee.rank() < want.rank() {
-		out.Refused = fmt.Sprintf("%s is required, and the edge is %s: %s", want, out.Guarantee, out.Weakness)
+	defer func() {
+		out.ownWarning = out.Warning
+		p.edges = append(p.edges, out)
+	}()
+	switch {
+	case from != nil && to != nil:
+		out.Relay = from.component
+		out.Refused = fmt.Sprintf("%s and %s only route: put a participant between them, or draw the edges of one at the other", e.Src.Node, e.Tgt.Node)
+		return
+	case from != nil:
+		out.Relay = from.component
+		out.Refused = from.out(len(p.edges), &out)
+	case to != nil:
+		out.Relay = to.component
+		out.Refused = to.in(len(p.edges), &out)
 	}
-	if out.settings.DeadLetter != (Place{}) && !out.settings.DeadLetterTraits.Confirms {
-		weak := join(fmt.Sprintf("a dead letter at %s on %s can be lost, because nobody confirms it there: give it what it needs with dead_letter_options, or another broker with dead_letter_broker",
-			out.settings.DeadLetter.Address, out.settings.DeadLetter.Broker), out.settings.DeadLetterTraits.Weakness)
-		if AtLeastOnce.rank() <= out.settings.Require.rank() && out.Refused == "" {
-			out.Refused = fmt.Sprintf("%s is required, and %s", out.settings.Require, weak)
-		} else {
-			out.Warning = weak
+	var missing, missing2 string
+	if from == nil {
+		out.source, missing = p.port(e.Src, false)
+		out.Source = Place{out.source.Broker, out.source.Address}
+	}
+	if to == nil {
+		out.sink, missing2 = p.port(e.Tgt, true)
+		out.Sink = Place{out.sink.Broker, out.sink.Address}
+	}
+	out.missing = join(missing, missing2)
+	if out.Pending = out.missing; out.Pending != "" {
+		out.Source, out.Sink = Place{}, Place{}
+		return
+	}
+	out.deadLetter()
+	if out.Relay == "" {
+		p.check(&out)
+	}
+}
+
+// deadLetter looks at where an edge's dead letters shall go.
+func (e *planned) deadLetter() {
+	s := e.settings
+	if s.DeadLetter == (Place{}) || s.DeadLetterTraits.Confirms {
+		return
+	}
+	weak := join(fmt.Sprintf("a dead letter at %s on %s can be lost, because nobody confirms it there: give it what it needs with dead_letter_options, or another broker with dead_letter_broker",
+		s.DeadLetter.Address, s.DeadLetter.Broker), s.DeadLetterTraits.Weakness)
+	if AtLeastOnce.rank() <= s.Require.rank() && e.Refused == "" {
+		e.Refused = fmt.Sprintf("%s is required, and %s", s.Require, weak)
+	} else {
+		e.Warning = weak
+	}
+}
+
+// check looks at an edge between participants.
+func (p *planner) check(e *planned) {
+	e.Guarantee, e.Weakness = Guarantees(e.source.Traits, e.sink.Traits)
+	e.SamePlace = samePlace(e.source, e.sink)
+	if !e.SamePlace {
+		e.require()
+	}
+	p.checkTypes(e.source, e)
+	if e.settings.Routing != Broker || e.SamePlace || e.Refused != "" {
+		return
+	}
+	if why := join(natively(e.source, e.sink, e.To.String()), e.gatewayOnly()); why != "" {
+		e.refuse(`routing = "broker" is not possible: ` + why)
+		return
+	}
+	e.native = []*planned{e}
+}
+
+// require refuses an edge that guarantees less than it has to.
+func (e *planned) require() {
+	if want := e.settings.Require; e.Guarantee.rank() < want.rank() {
+		why := fmt.Sprintf("%s is required, and the edge is %s", want, e.Guarantee)
+		if e.Weakness != "" || e.Relay == "" {
+			why += ": " + e.Weakness
 		}
+		e.Refused = why
 	}
-	if m := mismatch(source, sink); m != "" && p.in.StrictTypes && out.Refused == "" {
-		out.Refused = m
+}
+
+// checkTypes looks whether what comes from a source is what an edge's sink takes.
+func (p *planner) checkTypes(source Port, e *planned) {
+	if m := mismatch(source, e.sink); m != "" && p.in.StrictTypes {
+		e.refuse(m)
 	} else if m != "" {
-		out.Warning = join(out.Warning, m)
+		e.Warning = join(e.Warning, m)
 	}
-	p.edges = append(p.edges, out)
 }
 
 func (p *planner) initial(g Graph, iip graph.Initial) {
 	out := Initial{Graph: g.Name, To: iip.Tgt, Body: iip.Data}
 	port, missing := p.port(iip.Tgt, true)
+	if r := p.here[iip.Tgt.Node]; r != nil {
+		missing = fmt.Sprintf("%s is a %s, which takes no initial packets", r.id, r.component)
+	}
 	to := p.in.Participants[iip.Tgt.Node]
 	out.Pending = missing
 	if missing == "" {
@@ -315,26 +438,6 @@ func place(p Port) string {
 	return p.Address
 }
 
-// plan makes feeds of the edges that may run.
-func (p *planner) plan() Plan {
-	plan := Plan{Initials: p.iips}
-	var order []string
-	for i := range p.edges {
-		e := &p.edges[i]
-		if e.Pending == "" && e.Refused == "" && !e.SamePlace {
-			key, isNew := p.feed(e)
-			if isNew {
-				order = append(order, key)
-			}
-		}
-		plan.Edges = append(plan.Edges, e.Edge)
-	}
-	for _, key := range order {
-		plan.Feeds = append(plan.Feeds, *p.feeds[key])
-	}
-	return plan
-}
-
 // feedKey names the feed of a source. It becomes a name under which the broker keeps state, so it must stay the same when a
 // node is renamed, and whatever other edges there are.
 func feedKey(source Port) string {
@@ -343,45 +446,4 @@ func feedKey(source Port) string {
 		key += " " + s
 	}
 	return key
-}
-
-// feed adds an edge to the feed of its source.
-func (p *planner) feed(e *planned) (key string, isNew bool) {
-	key = feedKey(e.source)
-	f := p.feeds[key]
-	if f == nil {
-		isNew = true
-		f = &Feed{
-			Key:    key,
-			Broker: e.source.Broker,
-			Acks:   e.source.Traits.Acks,
-			Source: transport.Source{
-				Name:    strings.TrimPrefix(key, e.source.Broker+" "),
-				Address: e.source.Address,
-				Options: e.source.Options,
-			},
-		}
-		p.feeds[key] = f
-	}
-	f.Source.Window.Messages = max(f.Source.Window.Messages, e.settings.Window)
-	if port := e.From.String(); !slices.Contains(f.Ports, port) {
-		f.Ports = append(f.Ports, port)
-	}
-	e.Feed = key
-	e.Target = e.ID
-	f.Targets = append(f.Targets, Target{
-		ID:     e.ID,
-		Broker: e.sink.Broker,
-		Sink: transport.Sink{
-			// With the source in it, because it is the seed of deduplication: two sources number their messages alike.
-			Name:    key + " -> " + e.ID,
-			Address: e.sink.Address,
-			Options: e.sink.Options,
-		},
-		DeadLetter:        e.settings.DeadLetter,
-		DeadLetterTraits:  e.settings.DeadLetterTraits,
-		DeadLetterOptions: e.settings.DeadLetterOptions,
-		DeadLetterReader:  e.settings.DeadLetterReader,
-	})
-	return key, isNew
 }

@@ -89,6 +89,8 @@ func parsePort(t *testing.T, broker, address string, rest []string) route.Port {
 			p.Traits.Place = v
 		case "why":
 			p.Traits.Weakness = v
+		case "kind":
+			p.Traits.Kind = map[string]transport.PlaceKind{"queue": transport.Queue, "fanout": transport.Fanout}[v]
 		case "options":
 			p.Options = json.RawMessage(v)
 		default:
@@ -108,6 +110,8 @@ func parseSettings(t *testing.T, rest []string) route.Settings {
 		case "dead":
 			s.DeadLetter.Broker, s.DeadLetter.Address, _ = strings.Cut(v, ":")
 			s.DeadLetterTraits.Confirms = true
+		case "routing":
+			s.Routing = route.Routing(v)
 		case "forgetful":
 			s.DeadLetterTraits = transport.Traits{Weakness: v}
 		case "window":
@@ -166,7 +170,16 @@ func print(p route.Plan) string {
 		if e.SamePlace {
 			line("same place", e.Source.Broker+" "+e.Source.Address)
 		}
-		line("feed", e.Feed)
+		if len(e.Carriers) < 2 {
+			line("feed", e.Feed)
+		}
+		for _, c := range e.Carriers {
+			if len(e.Carriers) == 1 && c.Target == e.ID {
+				continue
+			}
+			line("carrier", strings.TrimSpace(fmt.Sprintf("%s: %s %s", c.Target, c.Member, map[bool]string{true: "(dead letters)"}[c.Dead])))
+		}
+		line("broker's own", strings.Join(e.Natives, "; "))
 	}
 	for _, f := range p.Feeds {
 		fmt.Fprintf(&b, "feed %s\n  source: %s %q named %q", f.Key, f.Broker, f.Source.Address, f.Source.Name)
@@ -178,11 +191,36 @@ func print(p route.Plan) string {
 		}
 		fmt.Fprintf(&b, " acks %t\n", f.Acks)
 		for _, t := range f.Targets {
-			fmt.Fprintf(&b, "  target: %s %q named %q", t.Broker, t.Sink.Address, t.Sink.Name)
+			if len(t.Members) == 0 {
+				fmt.Fprintf(&b, "  target: %s %q named %q", t.Broker, t.Sink.Address, t.Sink.Name)
+			} else {
+				fmt.Fprintf(&b, "  target: %s shares", t.ID)
+			}
+			if t.DeadLetterPending != "" {
+				fmt.Fprintf(&b, " dead letters wait: %s", t.DeadLetterPending)
+			}
 			if t.DeadLetter != (route.Place{}) {
 				fmt.Fprintf(&b, " dead letter %s %q", t.DeadLetter.Broker, t.DeadLetter.Address)
 			}
 			b.WriteString("\n")
+			for _, m := range t.Members {
+				fmt.Fprintf(&b, "    %s: %s %q named %q\n", m.ID, m.Broker, m.Sink.Address, m.Sink.Name)
+			}
+		}
+	}
+	for _, n := range p.Natives {
+		fmt.Fprintf(&b, "broker's own %s\n", n.ID)
+		for _, m := range n.Makes {
+			fmt.Fprintf(&b, "  makes %d %s\n", m.Kind, m.Address)
+		}
+		for _, bi := range n.Bindings {
+			fmt.Fprintf(&b, "  binds %s to %s\n", bi.To.Address, bi.From.Address)
+		}
+		for _, m := range n.Needs {
+			fmt.Fprintf(&b, "  needs %d %s\n", m.Kind, m.Address)
+		}
+		for _, w := range n.Ways {
+			fmt.Fprintf(&b, "  for %s\n", strings.Join(w, ", "))
 		}
 	}
 	for _, i := range p.Initials {
