@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -129,13 +130,26 @@ func (s setup) load(ctx context.Context, log *slog.Logger) (*config.Site, *confi
 		q.nothing = true // no library: nothing is started, or not by what the site says of components
 	}
 	site, diags, err := q.load(ctx, log)
-	if err != nil || s.discover {
-		return site, diags, err
+	if err == nil && !s.discover {
+		err = s.cast(ctx, site, log)
 	}
-	if err := s.cast(ctx, site, log); err != nil {
+	if err != nil {
 		return nil, diags, err
 	}
+	if !s.forever {
+		leave(site)
+	}
 	return site, diags, nil
+}
+
+// leave makes the site one that is left to its brokers: they carry every edge by themselves, or nobody does. Whoever is gone in
+// a moment cannot know to whom initial packets have been sent.
+func leave(site *config.Site) {
+	for i := range site.Graphs {
+		g := site.Graphs[i].Graph.Clone()
+		g.Initials = nil
+		site.Graphs[i].Graph = g
+	}
 }
 
 // idle returns the roles for which nothing is started.
@@ -389,34 +403,35 @@ func (s setup) await(ctx context.Context, r *runner) network.Status {
 }
 
 // kept says whether the broker goes on with an edge when nobody else does.
-func kept(e network.EdgeStatus) bool { return e.State == network.Flowing && e.SamePlace }
+func kept(e network.EdgeStatus) bool {
+	return e.State == network.Flowing && len(e.Carriers) == 0 && (e.SamePlace || len(e.Natives) > 0)
+}
 
 // report prints what has become of each edge. It is an error if there is one that no broker keeps.
 func (a *app) report(s setup, status network.Status) error {
-	var lost, missing []string
+	var lost, missing int
 	w := tabwriter.NewWriter(a.stdout, 0, 0, 2, ' ', 0)
 	for _, e := range status.Edges {
-		word, reason := "bound", ""
+		word, reason := "not bound", cmp.Or(e.Reason, "it flows only while flogate runs")
 		switch {
 		case kept(e):
-		case e.State == network.Flowing:
-			word, reason = "not bound", "it flows only while flogate runs"
-			lost = append(lost, e.ID)
+			word, reason = "bound", ""
+		case e.Refused != "" || e.State == network.Flowing:
+			lost++
 		default:
-			word, reason = "not bound", e.Reason
-			missing = append(missing, e.ID)
+			missing++
 		}
 		if s.asJSON {
-			err := a.printJSON(map[string]any{
-				"edge": e.ID, "bound": word == "bound", "reason": reason,
-				"source": place{e.Source.Broker, e.Source.Address}, "sink": place{e.Sink.Broker, e.Sink.Address},
+			err := a.printJSON(bound{
+				Edge: e.ID, Bound: kept(e), Reason: reason,
+				Source: place{e.Source.Broker, e.Source.Address}, Sink: place{e.Sink.Broker, e.Sink.Address},
 			})
 			if err != nil {
 				return err
 			}
 			continue
 		}
-		fmt.Fprintf(w, "%s\t%s\t%s\n", word, e.ID, clean(reason))
+		fmt.Fprintln(w, strings.TrimRight(fmt.Sprintf("%s\t%s\t%s", word, e.ID, clean(reason)), "\t"))
 	}
 	if err := w.Flush(); err != nil {
 		return err
@@ -427,13 +442,22 @@ func (a *app) report(s setup, status network.Status) error {
 		}
 	}
 	switch {
-	case len(missing) > 0:
-		return fmt.Errorf("%s not set up within %s s (--timeout)", count(len(missing), "edge"), &s.timeout)
-	case len(lost) > 0:
-		return fmt.Errorf("%s of %d cannot be kept by a broker: they flow only while flogate runs (--forever)",
-			count(len(lost), "edge"), len(status.Edges))
+	case missing > 0:
+		return fmt.Errorf("%s of %d not set up within %s s (--timeout)", count(missing, "edge"), len(status.Edges), &s.timeout)
+	case lost > 0:
+		return fmt.Errorf("%s of %d that no broker can keep: such edges flow only while flogate runs (--forever)",
+			count(lost, "edge"), len(status.Edges))
 	}
 	return nil
+}
+
+// bound is what has become of an edge, as --json prints it.
+type bound struct {
+	Edge   string `json:"edge"`
+	Bound  bool   `json:"bound"`
+	Reason string `json:"reason,omitempty"`
+	Source place  `json:"source"`
+	Sink   place  `json:"sink"`
 }
 
 // place is a place as --json prints it.
