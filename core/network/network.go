@@ -11,14 +11,17 @@ package network
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"slices"
 	"sync"
 	"time"
 
 	"github.com/flogate/flogate/core/bridge"
 	"github.com/flogate/flogate/core/broker"
+	"github.com/flogate/flogate/core/roundrobin"
 	"github.com/flogate/flogate/core/route"
 	"github.com/flogate/flogate/core/transport"
 )
@@ -47,6 +50,9 @@ type Config struct {
 	// Drain is how long what is in flight may take when a feed ends.
 	Drain time.Duration
 	Log   *slog.Logger
+	// Bindings is the file in which it is noted what was bound on brokers, so that it can be taken back after a restart. Empty
+	// for none: then what is not wanted any more is taken back only as long as Run runs.
+	Bindings string
 	// Changed is called when the state of an edge or of a broker has changed, from Run's goroutine. It must not block.
 	Changed func()
 }
@@ -62,6 +68,11 @@ type Network struct {
 	iips    map[string]context.CancelFunc // initial packets that are being or have been sent
 	states  map[string]*edgeState
 	moved   chan struct{} // closed and replaced when brokers changes
+	natives map[string]*nativeRun
+	binders map[string]*binder // by broker
+	ledger  ledger
+	applied bool // Apply was called
+	fresh   bool // and nobody has looked since
 	// kept holds the connections on which dead letters at places that keep nothing have been asked to be kept.
 	kept map[string]transport.Conn
 
@@ -82,6 +93,7 @@ type feedRun struct {
 
 	ending bool // it has been told to end; whoever wants it again waits for another
 	feed   *bridge.Feed
+	groups map[string]*roundrobin.Group // of targets that are shared, by their versions
 	stop   context.CancelCauseFunc
 	done   chan struct{}
 }
@@ -101,6 +113,9 @@ func New(cfg Config) *Network {
 		iips:    make(map[string]context.CancelFunc),
 		states:  make(map[string]*edgeState),
 		moved:   make(chan struct{}),
+		natives: make(map[string]*nativeRun),
+		binders: make(map[string]*binder),
+		ledger:  ledger{made: make(map[binding]*madeBinding)},
 		kept:    make(map[string]transport.Conn),
 		wake:    make(chan struct{}, 1),
 	}
@@ -110,6 +125,7 @@ func New(cfg Config) *Network {
 func (n *Network) Apply(w Wanted) {
 	n.mu.Lock()
 	n.wanted = w
+	n.applied, n.fresh = true, true
 	n.mu.Unlock()
 	n.poke()
 }
@@ -123,6 +139,7 @@ func (n *Network) Run(ctx context.Context) error {
 	work, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
 
+	n.load()
 	tick := time.NewTicker(time.Second) // for rates, and for what is noticed by nothing happening
 	defer tick.Stop()
 	for ctx.Err() == nil {
@@ -151,6 +168,9 @@ func (n *Network) shutdown() {
 	for _, stop := range n.iips {
 		stop()
 	}
+	for _, b := range n.binders {
+		b.stop() // what is bound stays
+	}
 	n.mu.Unlock()
 	n.observe()
 	for _, f := range feeds {
@@ -164,6 +184,7 @@ func (n *Network) reconcile(ctx context.Context, wg *sync.WaitGroup) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.reconcileFeeds(ctx, wg)
+	n.reconcileNatives(ctx, wg)
 	n.reconcileBrokers(ctx, wg)
 	n.reconcileInitials(ctx, wg)
 }
@@ -209,6 +230,9 @@ func (n *Network) reconcileFeeds(ctx context.Context, wg *sync.WaitGroup) {
 	for _, f := range n.wanted.Plan.Feeds {
 		wanted[f.Key] = f
 	}
+	for _, run := range n.feeds {
+		n.holdOn(run, wanted)
+	}
 	for key, run := range n.feeds {
 		w, ok := wanted[key]
 		switch {
@@ -221,7 +245,7 @@ func (n *Network) reconcileFeeds(ctx context.Context, wg *sync.WaitGroup) {
 			run.end(nil) // its successor goes on with what the broker keeps
 		default:
 			if !sameTargets(run.spec.Targets, w.Targets) {
-				run.feed.Update(n.targets(w))
+				run.feed.Update(n.targets(w, run.groups))
 			}
 			run.spec = w
 			continue
@@ -237,6 +261,32 @@ func (n *Network) reconcileFeeds(ctx context.Context, wg *sync.WaitGroup) {
 			n.feeds[key] = n.start(ctx, wg, w)
 		}
 	}
+}
+
+// holdOn adds to what is wanted the targets of a feed that the broker itself is about to take over, and has not yet.
+func (n *Network) holdOn(run *feedRun, wanted map[string]route.Feed) {
+	if run.ending {
+		return
+	}
+	w, ok := wanted[run.spec.Key]
+	if ok && feedID(w) != run.id {
+		return // it begins anew, and it cannot have been both
+	}
+	var held []route.Target
+	for _, t := range run.spec.Targets {
+		if !slices.ContainsFunc(w.Targets, func(o route.Target) bool { return o.ID == t.ID }) && n.handsOver(t) {
+			held = append(held, t)
+		}
+	}
+	if len(held) == 0 {
+		return
+	}
+	if !ok {
+		w = run.spec
+		w.Targets = nil
+	}
+	w.Targets = slices.Concat(w.Targets, held)
+	wanted[w.Key] = w
 }
 
 // end tells a feed to end, because of cause.
@@ -257,12 +307,12 @@ func (n *Network) inUse(id string) bool {
 			return true
 		}
 		for _, t := range run.spec.Targets {
-			if t.Broker == id || t.DeadLetter.Broker == id {
+			if t.Broker == id || t.DeadLetter.Broker == id || slices.ContainsFunc(t.Members, func(m route.Member) bool { return m.Broker == id }) {
 				return true
 			}
 		}
 	}
-	return false
+	return n.unbinding(id)
 }
 
 // missed says whether a feed that is not wanted is only missing something: an edge from its source is still in a graph, and
@@ -286,6 +336,7 @@ func (n *Network) start(ctx context.Context, wg *sync.WaitGroup, w route.Feed) *
 		window.Bytes = src.Window.Bytes
 	}
 	src.Window = window
+	groups := make(map[string]*roundrobin.Group)
 	feed := bridge.New(bridge.Config{
 		Name: w.Key,
 		Open: func(ctx context.Context) (transport.Subscription, error) {
@@ -300,9 +351,9 @@ func (n *Network) start(ctx context.Context, wg *sync.WaitGroup, w route.Feed) *
 		Drain:   n.cfg.Drain,
 		Log:     n.cfg.Log,
 		Changed: n.poke,
-	}, n.targets(w))
+	}, n.targets(w, groups))
 	fctx, stop := context.WithCancelCause(ctx)
-	run := &feedRun{spec: w, id: feedID(w), feed: feed, stop: stop, done: make(chan struct{})}
+	run := &feedRun{spec: w, id: feedID(w), feed: feed, groups: groups, stop: stop, done: make(chan struct{})}
 	wg.Go(func() {
 		defer n.poke()
 		defer close(run.done)
@@ -311,10 +362,23 @@ func (n *Network) start(ctx context.Context, wg *sync.WaitGroup, w route.Feed) *
 	return run
 }
 
-func (n *Network) targets(w route.Feed) []bridge.Target {
+// targets returns the targets of a feed. groups are those of the feed that are there, and become those that are wanted.
+func (n *Network) targets(w route.Feed, groups map[string]*roundrobin.Group) []bridge.Target {
 	var targets []bridge.Target
+	used := make(map[string]bool)
 	for _, t := range w.Targets {
 		bt := bridge.Target{ID: t.ID, Version: targetVersion(t), Place: sinkPlace(t), Open: n.opener(t.Broker, t.Sink)}
+		if len(t.Members) > 0 {
+			used[bt.Version] = true
+			if groups[bt.Version] == nil {
+				groups[bt.Version] = n.group(t)
+			}
+			bt.Open = groups[bt.Version].Open
+			t.Sink.Name = w.Key + " -> " + t.ID // for the dead letter's
+		}
+		if why := t.DeadLetterPending; why != "" {
+			bt.OpenDeadLetter = func(context.Context) (transport.Publisher, error) { return nil, errors.New(why) }
+		}
 		if t.DeadLetter != (route.Place{}) {
 			// Its name has the edge in it: dead letters of different edges are different messages.
 			bt.OpenDeadLetter = n.letterBox(t, transport.Sink{
@@ -326,7 +390,25 @@ func (n *Network) targets(w route.Feed) []bridge.Target {
 		}
 		targets = append(targets, bt)
 	}
+	maps.DeleteFunc(groups, func(version string, _ *roundrobin.Group) bool { return !used[version] })
 	return targets
+}
+
+// group returns the sinks that share a target.
+func (n *Network) group(t route.Target) *roundrobin.Group {
+	var members []roundrobin.Member
+	for _, m := range t.Members {
+		members = append(members, roundrobin.Member{
+			ID: m.ID, Open: n.opener(m.Broker, m.Sink),
+			Ready: func() bool {
+				n.mu.Lock()
+				run := n.brokers[m.Broker]
+				n.mu.Unlock()
+				return run == nil || run.broker.State().Phase != broker.Blocked
+			},
+		})
+	}
+	return roundrobin.New(n.cfg.Log, members...)
 }
 
 func (n *Network) opener(id string, sink transport.Sink) func(ctx context.Context) (transport.Publisher, error) {
@@ -377,6 +459,9 @@ func targetVersion(t route.Target) string { return digest(t) }
 
 // sinkPlace is equal for targets that carry to the same place in the same way.
 func sinkPlace(t route.Target) string {
+	if len(t.Members) > 0 {
+		return "shared " + digest(t.Members)
+	}
 	return t.Broker + " " + t.Sink.Address + " " + string(t.Sink.Options)
 }
 

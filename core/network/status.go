@@ -1,6 +1,7 @@
 package network
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"slices"
@@ -9,6 +10,7 @@ import (
 
 	"github.com/flogate/flogate/core/bridge"
 	"github.com/flogate/flogate/core/broker"
+	"github.com/flogate/flogate/core/roundrobin"
 	"github.com/flogate/flogate/core/route"
 )
 
@@ -99,15 +101,13 @@ func (n *Network) status(now time.Time) Status {
 
 func (n *Network) edge(e route.Edge, feeds map[string]bridge.Status, now time.Time) EdgeStatus {
 	out := EdgeStatus{Edge: e}
-	feed, running := feeds[e.Feed]
-	target := find(feed.Targets, e.Target)
-	if target != nil {
-		out.Messages, out.Bytes = target.Passed.Messages, target.Passed.Bytes
-		out.InFlight = target.InFlight
-		if !target.Oldest.IsZero() {
-			out.OldestAge = now.Sub(target.Oldest)
-		}
-		out.Redelivered, out.DeadLetters, out.Rejected = target.Redelivered, target.Dead, target.Rejected
+	var parts []part
+	for _, c := range e.Carriers {
+		parts = append(parts, n.carried(&out, c, feeds, now))
+	}
+	for _, id := range e.Natives {
+		state, reason := n.native(id)
+		parts = append(parts, part{state, reason})
 	}
 	switch {
 	case e.Pending != "":
@@ -115,13 +115,12 @@ func (n *Network) edge(e route.Edge, feeds map[string]bridge.Status, now time.Ti
 	case e.Refused != "":
 		out.State, out.Reason = Broken, e.Refused
 	case e.SamePlace:
-		out.State, out.Reason = Flowing, fmt.Sprintf("both ends are %s on %s: there is nothing to carry", e.Source.Address, e.Source.Broker)
-	case !running || target == nil:
+		at := cmp.Or(e.Source, e.Sink)
+		out.State, out.Reason = Flowing, fmt.Sprintf("both ends are %s on %s: there is nothing to carry", at.Address, at.Broker)
+	case len(parts) == 0:
 		out.State, out.Reason = Pending, "being started"
-	case feed.Draining:
-		out.State, out.Reason = Draining, "finishing what is in flight"
 	default:
-		out.State, out.Reason = n.condition(e, feed, target, now)
+		out.State, out.Reason = worst(parts)
 	}
 	out.Since = now
 	if st := n.states[e.ID]; st != nil && st.state == out.State {
@@ -130,19 +129,135 @@ func (n *Network) edge(e route.Edge, feeds map[string]bridge.Status, now time.Ti
 	return out
 }
 
-// condition looks at both ends of an edge that runs.
-func (n *Network) condition(e route.Edge, feed bridge.Status, target *bridge.TargetStatus, now time.Time) (State, string) {
-	if s, r := n.end(e.Source.Broker, feed.Source); s != Flowing {
-		return s, r
+// part is how one of the ways over an edge is doing.
+type part struct {
+	state  State
+	reason string
+}
+
+// worst is how an edge is doing that has several ways over it.
+func worst(parts []part) (State, string) {
+	for _, state := range []State{Broken, Blocked, Pending, Draining} {
+		for _, p := range parts {
+			if p.state == state {
+				return p.state, p.reason
+			}
+		}
 	}
-	s, r := n.end(e.Sink.Broker, target.Sink)
+	// What the broker carries by itself is worth saying even where all is well.
+	for _, p := range parts {
+		if p.reason != "" {
+			return Flowing, p.reason
+		}
+	}
+	return Flowing, ""
+}
+
+// carried says how a carrier of an edge is doing, and adds what it has carried.
+func (n *Network) carried(out *EdgeStatus, c route.Carrier, feeds map[string]bridge.Status, now time.Time) part {
+	feed, running := feeds[c.Feed]
+	target := find(feed.Targets, c.Target)
+	if !running || target == nil {
+		return part{Pending, "being started"}
+	}
+	run := n.feeds[c.Feed]
+	i := slices.IndexFunc(run.spec.Targets, func(t route.Target) bool { return t.ID == c.Target })
+	if i < 0 {
+		return part{Pending, "being started"}
+	}
+	spec := run.spec.Targets[i]
+	var members []roundrobin.MemberStatus
+	if g := run.groups[targetVersion(spec)]; g != nil {
+		members = g.Status()
+	}
+	j := slices.IndexFunc(members, func(m roundrobin.MemberStatus) bool { return m.ID == c.Member })
+	switch {
+	case c.Dead:
+		out.Messages += target.Dead
+	case c.Member != "" && j >= 0:
+		m := members[j]
+		out.Messages, out.Bytes = out.Messages+m.Messages, out.Bytes+m.Bytes
+		out.InFlight += m.InFlight
+		out.Redelivered += m.Moved
+	case c.Member == "":
+		out.Messages, out.Bytes = out.Messages+target.Passed.Messages, out.Bytes+target.Passed.Bytes
+		out.InFlight += target.InFlight
+		if !target.Oldest.IsZero() {
+			out.OldestAge = max(out.OldestAge, now.Sub(target.Oldest))
+		}
+		out.Redelivered += target.Redelivered
+		out.DeadLetters += target.Dead
+		out.Rejected += target.Rejected
+	}
+	if feed.Draining {
+		return part{Draining, "finishing what is in flight"}
+	}
+	if s, r := n.end(run.spec.Broker, feed.Source); s != Flowing {
+		return part{s, r}
+	}
+	switch {
+	case c.Dead:
+		return n.letters(spec, target)
+	case c.Member != "" && j >= 0:
+		return n.member(spec.Members[j], members[j], now)
+	case len(members) > 0:
+		return n.shared(spec, members, feed, target, now)
+	}
+	s, r := n.condition(spec.Broker, feed, target, now)
+	return part{s, r}
+}
+
+// letters says how the way of a target's dead letters is doing.
+func (n *Network) letters(spec route.Target, target *bridge.TargetStatus) part {
+	if s, r := n.broker(spec.DeadLetter.Broker); s != Flowing {
+		return part{s, r}
+	}
+	if r := target.DeadLetter.Reason; r != "" {
+		return part{Blocked, r}
+	}
+	return part{state: Flowing}
+}
+
+// member says how one of the sinks is doing that share a target.
+func (n *Network) member(m route.Member, status roundrobin.MemberStatus, now time.Time) part {
+	s, r := n.end(m.Broker, bridge.Condition{Up: status.Up, Reason: status.Reason})
+	if s == Flowing && !status.Awaited.IsZero() && now.Sub(status.Awaited) > confirmPatience {
+		s, r = Blocked, fmt.Sprintf("%s has not confirmed since %s", m.Broker, status.Awaited.Format(time.TimeOnly))
+	}
+	return part{s, r}
+}
+
+// shared says how a target is doing whose sinks share: as well as the one of them that is doing best.
+func (n *Network) shared(spec route.Target, members []roundrobin.MemberStatus, feed bridge.Status, target *bridge.TargetStatus, now time.Time) part {
+	if r := target.DeadLetter.Reason; r != "" {
+		return part{Blocked, r}
+	}
+	var best part
+	for i, m := range spec.Members {
+		p := n.member(m, members[i], now)
+		if p.state == Flowing {
+			if by := sibling(feed, target); by != "" {
+				return part{Blocked, "held up by " + by + ", which has the same source"}
+			}
+			return p
+		}
+		if best.state == "" || p.state == Blocked {
+			best = p
+		}
+	}
+	return best
+}
+
+// condition looks at the sink of a target, whose source is well.
+func (n *Network) condition(sink string, feed bridge.Status, target *bridge.TargetStatus, now time.Time) (State, string) {
+	s, r := n.end(sink, target.Sink)
 	switch {
 	case s != Flowing:
 		return s, r
 	case target.DeadLetter.Reason != "":
 		return Blocked, target.DeadLetter.Reason
 	case !target.Awaited.IsZero() && now.Sub(target.Awaited) > confirmPatience:
-		return Blocked, fmt.Sprintf("%s has not confirmed since %s", e.Sink.Broker, target.Awaited.Format(time.TimeOnly))
+		return Blocked, fmt.Sprintf("%s has not confirmed since %s", sink, target.Awaited.Format(time.TimeOnly))
 	}
 	if by := sibling(feed, target); by != "" {
 		return Blocked, "held up by " + by + ", which has the same source"
@@ -193,6 +308,9 @@ func (n *Network) end(id string, c bridge.Condition) (State, string) {
 	}
 	return Flowing, ""
 }
+
+// broker looks at a broker alone.
+func (n *Network) broker(id string) (State, string) { return n.end(id, bridge.Condition{Up: true}) }
 
 func find(targets []bridge.TargetStatus, id string) *bridge.TargetStatus {
 	for i := range targets {
