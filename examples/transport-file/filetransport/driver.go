@@ -53,8 +53,8 @@ func (driver) Validate(_ context.Context, req transport.ValidateRequest) (transp
 	problem := func(where transport.Part, i int, path, message string) {
 		r.Problems = append(r.Problems, transport.Problem{Where: where, Index: i, Path: []string{path}, Message: message})
 	}
+	var c config
 	if req.Config != nil {
-		var c config
 		if err := json.Unmarshal(req.Config, &c); err != nil || c.Directory == "" {
 			problem(transport.InConfig, 0, "directory", "The folder is missing: directory = \"spool\".")
 		}
@@ -66,7 +66,7 @@ func (driver) Validate(_ context.Context, req transport.ValidateRequest) (transp
 		if !filepath.IsLocal(address) || hidden(address) {
 			problem(where, i, "address", fmt.Sprintf("%q is not the name of a file in the folder.", address))
 		}
-		return transport.Traits{Place: "file:" + filepath.Clean(address)}
+		return transport.Traits{Place: "file:" + filepath.Clean(address), Headerless: c.Format != "json"}
 	}
 	for i, s := range req.Sources {
 		t := traits(transport.InSource, i, s.Address, s.Options)
