@@ -722,6 +722,8 @@ func (l *loader) decodeEdges(blocks hcl.Blocks) {
 		if attr := v.attrs["require"]; attr != nil {
 			e.require = attr.Expr.Range()
 		}
+		routing, _ := v.oneOf("routing", string(RoutingGateway), string(RoutingBroker))
+		e.Routing = Routing(routing)
 		l.decodeDeadLetter(content, v, e)
 		if value, where, ok := v.read("window", cty.Number); ok {
 			e.Window = l.window(value.AsBigFloat(), where)

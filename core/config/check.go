@@ -135,6 +135,9 @@ func (l *loader) checkPorts() {
 			continue
 		}
 		for _, n := range g.Graph.Graph.Nodes {
+			if route.IsRelay(n.Component) {
+				continue // it is no participant
+			}
 			if guess := l.misspelt(g.Graph.Graph, n.ID); guess != "" {
 				l.diags.add(Warning, g.whereNode(n.ID), "Missing participant",
 					"The graph %q has a node %q, and there is no participant of this role: its edges will be pending.%s",

@@ -13,7 +13,7 @@ import (
 const letterOptions = "dead_letter_options"
 
 func edgeSchema() *hcl.BodySchema {
-	s := attributes("require", "dead_letter", "dead_letter_broker", "window")
+	s := attributes("require", "dead_letter", "dead_letter_broker", "window", "routing")
 	s.Blocks = []hcl.BlockHeaderSchema{{Type: letterOptions}}
 	return s
 }

@@ -31,6 +31,7 @@ func (s *Site) Input() route.Input {
 			DeadLetterOptions: e.DeadLetterOptions.JSON(),
 			DeadLetterReader:  e.DeadLetterReader.JSON(),
 			Window:            e.Window,
+			Routing:           route.Routing(e.Routing),
 		}
 	}
 	return in

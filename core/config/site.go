@@ -161,6 +161,17 @@ const (
 	RequireEffectOnce  Requirement = "effect-once"
 )
 
+// Routing says who carries the messages of an edge.
+type Routing string
+
+// The routings.
+const (
+	// RoutingDefault: a broker carries round robins where it can, the gateway all else.
+	RoutingDefault Routing = ""
+	RoutingGateway Routing = "gateway"
+	RoutingBroker  Routing = "broker"
+)
+
 // Edge holds the settings of an edge that a graph has. It applies in every graph that has the edge. Edges are comparable.
 type Edge struct {
 	From, FromPort string
@@ -175,6 +186,8 @@ type Edge struct {
 	DeadLetterOptions, DeadLetterReader Secret
 	// Window is how many messages may be in flight; 0 is the gateway's default.
 	Window int64
+	// Routing says who carries the messages.
+	Routing Routing
 }
 
 // Address is a place on a broker.
