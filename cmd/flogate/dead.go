@@ -294,7 +294,9 @@ func (d *deadSite) list(ctx context.Context, b *letterBox, edge string, asJSON, 
 		return err
 	}
 	var rows []listedLetter
+	there := 0
 	err = each(ctx, box, d.flags.wait, func(item deadletter.Item) error {
+		there = item.N
 		if b.belongs(item, edge) {
 			rows = append(rows, listed(b, item))
 		}
@@ -316,10 +318,20 @@ func (d *deadSite) list(ctx context.Context, b *letterBox, edge string, asJSON, 
 	switch {
 	case full:
 		fmt.Fprintf(a.stderr, "flogate: %s %s: there may be more than the %d that were looked at (--limit)\n", b.broker, b.Address, d.flags.limit)
-	case b.fleeting && len(rows) >= handedOut:
+	case b.fleeting && there >= handedOut:
 		fmt.Fprintf(a.stderr, "flogate: %s %s: there may be more: brokers of topics hand out some at a time, like %d\n", b.broker, b.Address, handedOut)
+	case b.silent(there) != "":
+		fmt.Fprintf(a.stderr, "flogate: %s %s%s\n", b.broker, b.Address, b.silent(there))
 	}
 	return nil
+}
+
+// silent says why nothing may have come although there is something; empty where that cannot be.
+func (b *letterBox) silent(there int) string {
+	if !b.fleeting || there > 0 {
+		return ""
+	}
+	return ": if somebody has looked a moment ago, a broker may wait before it hands out again (nats-server 30 seconds): --wait 35s"
 }
 
 // handedOut is how many messages mosquitto lets be out unless it is told otherwise.
@@ -418,7 +430,7 @@ func (a *app) deadShow(ctx context.Context, f *deadFlags, sel selection, raw, as
 	}
 	switch {
 	case found == nil:
-		return fmt.Errorf("%s %s has no dead letter %d: it has %d", b.broker, b.Address, n, seen)
+		return fmt.Errorf("%s %s has no dead letter %d: it has %d%s", b.broker, b.Address, n, seen, b.silent(seen))
 	case !b.belongs(*found, edge):
 		return fmt.Errorf("dead letter %d of %s %s is not of this edge, but of %q", n, b.broker, b.Address, found.Edge)
 	case raw:
@@ -633,7 +645,10 @@ func (a *app) ended(b *letterBox, sel selection, there int, full bool, undone in
 		return fmt.Errorf("%s %s: %w", b.broker, b.Address, err)
 	}
 	if missing := sel.missing(there); len(missing) > 0 {
-		return fmt.Errorf("%s %s has no dead letter %s: it had %d", b.broker, b.Address, strings.Join(missing, ", "), there)
+		return fmt.Errorf("%s %s has no dead letter %s: it had %d%s", b.broker, b.Address, strings.Join(missing, ", "), there, b.silent(there))
+	}
+	if sel.all && b.silent(there) != "" {
+		fmt.Fprintf(a.stderr, "flogate: %s %s%s\n", b.broker, b.Address, b.silent(there))
 	}
 	if sel.all && (full || b.fleeting && there >= handedOut) {
 		fmt.Fprintf(a.stderr, "flogate: there may be more: do it again to see\n")
