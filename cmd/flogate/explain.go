@@ -1,7 +1,9 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
+	"io"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -54,6 +56,9 @@ type explained struct {
 	Warning   string    `json:"warning,omitempty"`
 	Pending   string    `json:"pending,omitempty"`
 	SamePlace bool      `json:"same_place,omitempty"`
+	// Relay is the component of the node at one end that only routes; Broker is what the broker carries by itself.
+	Relay  string   `json:"relay,omitempty"`
+	Broker []string `json:"broker,omitempty"`
 }
 
 type endpoint struct {
@@ -66,10 +71,10 @@ func (a *app) explain(plan route.Plan, asJSON bool) error {
 	for _, e := range plan.Edges {
 		row := explained{
 			Edge: e.ID, Graph: e.Graph, Guarantee: string(e.Guarantee), Weakness: e.Weakness, Warning: e.Warning, Pending: e.Pending, SamePlace: e.SamePlace,
+			Relay: e.Relay, Broker: e.Natives,
 		}
 		if e.Pending == "" {
-			row.Source = &endpoint{e.Source.Broker, e.Source.Address}
-			row.Sink = &endpoint{e.Sink.Broker, e.Sink.Address}
+			row.Source, row.Sink = at(e.Source), at(e.Sink)
 		}
 		rows = append(rows, row)
 	}
@@ -87,13 +92,21 @@ func (a *app) explain(plan route.Plan, asJSON bool) error {
 			fmt.Fprintf(t, "  pending\t%s\n", r.Pending)
 			continue
 		case r.SamePlace:
-			fmt.Fprintf(t, "  both ends\t%s\t%s\n", r.Source.Broker, r.Source.Address)
+			both := cmp.Or(r.Source, r.Sink)
+			fmt.Fprintf(t, "  both ends\t%s\t%s\n", both.Broker, both.Address)
 			fmt.Fprint(t, "  guarantee\tthe broker's own: there is nothing to carry\n")
 			continue
 		}
-		fmt.Fprintf(t, "  from\t%s\t%s\n", r.Source.Broker, r.Source.Address)
-		fmt.Fprintf(t, "  to\t%s\t%s\n", r.Sink.Broker, r.Sink.Address)
-		fmt.Fprintf(t, "  guarantee\t%s\n", r.Guarantee)
+		r.ends(t)
+		for _, way := range r.Broker {
+			_, way, _ = strings.Cut(way, ": ")
+			fmt.Fprintf(t, "  by the broker\t%s\n", way)
+		}
+		if r.Guarantee != "" {
+			fmt.Fprintf(t, "  guarantee\t%s\n", r.Guarantee)
+		} else if len(r.Broker) > 0 {
+			fmt.Fprint(t, "  guarantee\tthe broker's own\n")
+		}
 		if r.Weakness != "" {
 			fmt.Fprintf(t, "  weakest link\t%s\n", r.Weakness)
 		}
@@ -102,6 +115,28 @@ func (a *app) explain(plan route.Plan, asJSON bool) error {
 		}
 	}
 	return t.Flush()
+}
+
+// at is a place, or nil for that of a node which only routes.
+func at(p route.Place) *endpoint {
+	if p == (route.Place{}) {
+		return nil
+	}
+	return &endpoint{p.Broker, p.Address}
+}
+
+// ends prints where an edge begins and ends.
+func (r explained) ends(w io.Writer) {
+	for _, end := range []struct {
+		name string
+		at   *endpoint
+	}{{"from", r.Source}, {"to", r.Sink}} {
+		if end.at == nil {
+			fmt.Fprintf(w, "  %s\t%s\n", end.name, r.Relay)
+			continue
+		}
+		fmt.Fprintf(w, "  %s\t%s\t%s\n", end.name, end.at.Broker, end.at.Address)
+	}
 }
 
 // explainSurroundings prints where the participants come from that are not in the site.
