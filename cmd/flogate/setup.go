@@ -149,8 +149,16 @@ func leave(site *config.Site) {
 		g := site.Graphs[i].Graph.Clone()
 		g.Initials = nil
 		site.Graphs[i].Graph = g
+		for _, e := range g.Edges {
+			site.Edges = append(site.Edges, config.Edge{
+				From: e.Src.Node, FromPort: portOf(e.Src), To: e.Tgt.Node, ToPort: portOf(e.Tgt), Routing: config.RoutingBroker,
+			})
+		}
 	}
 }
+
+// portOf is the port of an endpoint as a site file names it.
+func portOf(e graph.Endpoint) string { return strings.TrimPrefix(e.String(), e.Node+".") }
 
 // idle returns the roles for which nothing is started.
 func (s setup) idle() []string {

@@ -59,10 +59,10 @@ func pair(t *testing.T, url string) (send func(), taken <-chan struct{}) {
 	t.Helper()
 	a := participant.New(participant.Definition{
 		Role: "a", Component: "test/A", Outports: []participant.Port{{ID: "out"}},
-	}, participant.Config{})
+	}, participant.Config{Period: time.Second})
 	b := participant.New(participant.Definition{
 		Role: "b", Component: "test/B", Inports: []participant.Port{{ID: "in"}},
-	}, participant.Config{})
+	}, participant.Config{Period: time.Second})
 	got := make(chan struct{}, 1)
 	b.Handle("in", func(context.Context, participant.Message) error {
 		select {
@@ -166,5 +166,57 @@ func TestRegistrationOutlivesItsBroker(t *testing.T) {
 		if how == "started" {
 			house.Kill()
 		}
+	}
+}
+
+// TestBrokerKeepsWhatWasSetUp: messages flow when nobody of ours is there any more, and initial packets are sent by nobody.
+func TestBrokerKeepsWhatWasSetUp(t *testing.T) {
+	for name, args := range map[string][]string{"by convention": nil, "by discovery": {"--discover"}} {
+		t.Run(name, func(t *testing.T) {
+			work := brokers.RabbitMQ(t)
+			send, taken := pair(t, work.URL())
+			dir := project(t, map[string]string{"graph.fbp": pairGraph + "\n'early' -> IN b"})
+			args := append([]string{"setup", "graph.fbp", "--broker", work.URL()}, args...)
+			out, code := program(t, dir, args...)
+			if code != 0 || out != "bound  a.out -> b.in\n" {
+				t.Fatalf("exit code %d, and it prints:\n%s", code, out)
+			}
+			select {
+			case <-taken:
+				t.Error("somebody has sent an initial packet")
+			default:
+			}
+			carries(t, send, taken)
+			// Again is no harm.
+			out, code = program(t, dir, append(args, "--json")...)
+			if code != 0 || !strings.HasPrefix(out, `{"edge":"a.out -> b.in","bound":true,"source":{"broker":"amqp.broker","address":"a.OUT"}`) {
+				t.Fatalf("exit code %d, and it prints:\n%s", code, out)
+			}
+			carries(t, send, taken)
+		})
+	}
+}
+
+func TestSetupSaysWhatNoBrokerKeeps(t *testing.T) {
+	house, work := brokers.Mosquitto(t), brokers.RabbitMQ(t)
+	pair(t, work.URL())
+	dir := project(t, map[string]string{
+		"graph.fbp": pairGraph + "\na OUT -> ON lamp(c-base/lamp)",
+		"lamp.yml":  "component: c-base/lamp\ninports: { on: { queue: '#ROLE/on' } }",
+		"alone.fbp": pairGraph + "\na OUT -> IN c(test/C)",
+	})
+	staying(t, dir, "register", "--broker", house.URL(), "--role", "lamp:lamp.yml", "--interval", "1")
+	out, code := program(t, dir, "setup", "graph.fbp", "--discover", "--broker", work.URL(), "--broker", house.URL())
+	if code != 1 || !strings.Contains(out, "bound      a.out -> b.in\n") ||
+		!strings.Contains(out, `not bound  a.out -> lamp.on  routing = "broker" is not possible: lamp.on is on mqtt.broker`) {
+		t.Fatalf("exit code %d, and it prints:\n%s", code, out)
+	}
+	out, code = program(t, dir, "setup", "alone.fbp", "--discover", "--broker", work.URL(), "--timeout", "3")
+	if code != 1 || !strings.Contains(out, "not bound  a.out -> c.in  ") {
+		t.Fatalf("exit code %d, and it prints:\n%s", code, out)
+	}
+	out, code = program(t, dir, "setup", "graph.fbp", "--broker", "amqp://127.0.0.1:1", "--timeout", "1")
+	if code != exitUnreachable {
+		t.Fatalf("exit code %d, and it prints:\n%s", code, out)
 	}
 }
