@@ -28,6 +28,7 @@ import (
 type setup struct {
 	quick
 	participants, discover, forever bool
+	remove                          bool
 	only                            []string
 	timeout                         seconds
 	shell                           string
@@ -46,10 +47,14 @@ libraries have it, or with --discover those that they announce themselves. With
 A broker that can route by itself (AMQP) keeps what was set up, and setup ends when
 everything is. Elsewhere (MQTT, NATS), and between brokers, edges flow only while flogate
 runs: with --forever it stays and carries messages, like 'flogate --graph', and without it
-says so and fails. Participants that it has started end when it ends.`,
+says so and fails. Participants that it has started end when it ends.
+
+An edge is carried by its broker or by flogate; if both do, messages come twice. Before
+'flogate' runs a graph that MsgFlo has bound on RabbitMQ, --remove takes that back.`,
 		Example: `  flogate setup graphs/main.fbp --broker amqp://localhost --discover
   flogate setup graphs/main.fbp --broker mqtt://localhost --participants --forever
-  flogate setup graphs/main.fbp --participants --only web,worker --forever`,
+  flogate setup graphs/main.fbp --participants --only web,worker --forever
+  flogate setup graphs/main.fbp --broker amqp://localhost --remove`,
 		Args: exactArgs("GRAPH.FBP"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			s.graphs = args
@@ -67,6 +72,7 @@ says so and fails. Participants that it has started end when it ends.`,
 	f.Var(&s.timeout, "timeout", "without --forever, how many seconds to wait for brokers and participants")
 	f.BoolVar(&s.forever, "forever", false, "stay, and carry messages until SIGTERM or Ctrl-C")
 	f.StringVar(&s.admin, "admin", "", "with --forever, where status and metrics are answered, as HOST:PORT")
+	f.BoolVar(&s.remove, "remove", false, "take back what a broker keeps of the graph, whoever has bound it")
 	f.BoolVar(&s.asJSON, "json", false, "without --forever, print what was set up as JSON, a line for each edge")
 	f.StringVar(&s.shell, "shell", "", "")
 	_ = f.MarkHidden("shell") // the flag exists; it is refused
@@ -88,6 +94,8 @@ func (a *app) setup(cmd *cobra.Command, s setup) error {
 	}
 	a.sayPast(cmd)
 	switch {
+	case s.remove && (s.participants || s.discover || s.forever):
+		return usagef("--remove goes by addresses as MsgFlo's libraries have them, and does nothing else")
 	case s.shell != "":
 		return usagef("--shell: commands never go through a shell here; one that needs it says so itself, with sh -c '…' in the library")
 	case s.participants && !s.forever:
@@ -113,7 +121,10 @@ func (a *app) setup(cmd *cobra.Command, s setup) error {
 	if _, err := s.identify(); err != nil {
 		return err
 	}
-	if s.forever {
+	switch {
+	case s.remove:
+		return a.remove(cmd.Context(), s)
+	case s.forever:
 		return a.runSite(cmd.Context(), s.source())
 	}
 	return a.bind(cmd.Context(), s)

@@ -193,6 +193,20 @@ func TestBrokerKeepsWhatWasSetUp(t *testing.T) {
 				t.Fatalf("exit code %d, and it prints:\n%s", code, out)
 			}
 			carries(t, send, taken)
+			// And what was bound can be taken back, by whomever it was.
+			out, code = program(t, dir, "setup", "graph.fbp", "--broker", work.URL(), "--remove")
+			if code != 0 || out != "not bound  a.OUT -> b.IN on amqp.broker\n" {
+				t.Fatalf("exit code %d, and it prints:\n%s", code, out)
+			}
+			for len(taken) > 0 {
+				<-taken
+			}
+			send()
+			select {
+			case <-taken:
+				t.Error("it flows still")
+			case <-time.After(300 * time.Millisecond):
+			}
 		})
 	}
 }
