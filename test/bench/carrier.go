@@ -31,6 +31,7 @@ type carrier struct {
 type tail struct {
 	mu  sync.Mutex
 	buf bytes.Buffer
+	all int64 // bytes
 }
 
 const tailBytes = 16 << 10
@@ -39,10 +40,18 @@ func (t *tail) Write(p []byte) (int, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.buf.Write(p)
+	t.all += int64(len(p))
 	if n := t.buf.Len(); n > 2*tailBytes {
 		t.buf.Next(n - tailBytes)
 	}
 	return len(p), nil
+}
+
+// total is how much was written.
+func (t *tail) total() int64 {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.all
 }
 
 func (t *tail) String() string {
@@ -53,25 +62,31 @@ func (t *tail) String() string {
 
 // start starts a variant. It carries nothing yet when start returns. The child ends with ctx, with stop, and with this process.
 func start(ctx context.Context, v variant, program, dir string, from, to place) (*carrier, error) {
-	ctx, cancel := context.WithCancel(ctx)
-	c := &carrier{cancel: cancel, ended: make(chan struct{})}
-	var cmd *exec.Cmd
 	switch v {
 	case hand, coalesced:
 		self, err := os.Executable()
 		if err != nil {
-			cancel()
 			return nil, err
 		}
-		cmd = exec.CommandContext(ctx, self, bridgeArgs(from, to, v == coalesced)...)
+		return launch(ctx, func(ctx context.Context) *exec.Cmd {
+			return exec.CommandContext(ctx, self, bridgeArgs(from, to, v == coalesced)...)
+		})
 	default:
 		path := filepath.Join(dir, from.address+".hcl")
 		if err := os.WriteFile(path, []byte(site(v, from, to)), 0o600); err != nil {
-			cancel()
 			return nil, err
 		}
-		cmd = exec.CommandContext(ctx, program, "--config", path, "--log-level", "warn")
+		return launch(ctx, func(ctx context.Context) *exec.Cmd {
+			return exec.CommandContext(ctx, program, "--config", path, "--log-level", "warn")
+		})
 	}
+}
+
+// launch is start for any program.
+func launch(ctx context.Context, command func(context.Context) *exec.Cmd) (*carrier, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	c := &carrier{cancel: cancel, ended: make(chan struct{})}
+	cmd := command(ctx)
 	cmd.Stdout, cmd.Stderr = &c.output, &c.output
 	started := make(chan int, 1)
 	failed := make(chan error, 1)

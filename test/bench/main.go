@@ -81,7 +81,7 @@ func parse(args []string, stderr io.Writer) (options, error) {
 	flags.Float64Var(&o.calm, "calm", 0.2, "measure a cell again, twice at most, when others had more than this part of the CPUs; the calmest counts")
 	flags.BoolVar(&o.onlyCalm, "only-calm", false, "print only what was measured while others had no more than that")
 	flags.BoolVar(&o.markdown, "markdown", false, "print tables in Markdown")
-	flags.StringVar(&o.checks, "check", "table,startup", "table: the cells. startup: start to first message, and memory when idle")
+	flags.StringVar(&o.checks, "check", "table,startup", "table: the cells. startup: start to first message, and memory when idle. flood: 10,000 announcements a second")
 	flags.StringVar(&o.program, "program", "", "a flogate that is built already")
 	flags.StringVar(&o.in, "in", "", "print the results of these files, and measure nothing")
 	flags.StringVar(&o.out, "out", "", "write results to this file, too")
@@ -220,6 +220,24 @@ func measure(ctx context.Context, o options, r *results, progress io.Writer) err
 			}
 		}
 	}
+	if strings.Contains(o.checks, "flood") {
+		for round := range o.rounds {
+			for _, e := range []edge{{mqtt0, mqtt0}, {amqpQueue, amqpQueue}, {natsCore, mqtt0}} {
+				if !slices.Contains(o.edges, e) {
+					continue
+				}
+				for _, v := range []variant{none, processes} {
+					if ctx.Err() != nil || !slices.Contains(o.variants, v) {
+						continue
+					}
+					x := s.flood(ctx, e, v)
+					x.Round = round
+					r.Floods = append(r.Floods, x)
+					fmt.Fprintln(progress, x.line())
+				}
+			}
+		}
+	}
 	return nil
 }
 
@@ -227,6 +245,7 @@ func measure(ctx context.Context, o options, r *results, progress io.Writer) err
 type results struct {
 	Samples []sample  `json:"samples"`
 	Starts  []startup `json:"starts"`
+	Floods  []flood   `json:"floods,omitempty"`
 }
 
 func (r *results) read(path string) error {
@@ -240,6 +259,7 @@ func (r *results) read(path string) error {
 	}
 	r.Samples = append(r.Samples, more.Samples...)
 	r.Starts = append(r.Starts, more.Starts...)
+	r.Floods = append(r.Floods, more.Floods...)
 	return nil
 }
 

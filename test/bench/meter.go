@@ -95,11 +95,14 @@ func (m *meter) probed() bool {
 	return m.probes > 0
 }
 
-// measure begins or ends the time in which latencies are kept, and returns how many messages have arrived.
+// measure begins anew or ends the time in which latencies are kept, and returns how many messages have arrived.
 func (m *meter) measure(on bool) uint64 {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.measuring = on
+	if on {
+		m.latencies = m.latencies[:0]
+	}
 	return m.unique
 }
 

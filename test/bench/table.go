@@ -205,6 +205,9 @@ func (r *results) tables() []table {
 	if lines := r.starts(); len(lines) > 1 {
 		all = append(all, table{"start and idle memory", lines})
 	}
+	if lines := r.floods(); len(lines) > 1 {
+		all = append(all, table{"10,000 announcements a second", lines})
+	}
 	return all
 }
 

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -74,7 +75,7 @@ func (h *heard) add(body []byte) {
 func (h *heard) all() []string {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return h.bodies[:len(h.bodies):len(h.bodies)]
+	return slices.Clip(h.bodies)
 }
 
 // count returns how often a body has come.
