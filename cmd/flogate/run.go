@@ -135,7 +135,9 @@ func (a *app) runSite(ctx context.Context, from siteSource) error {
 	}
 	r := &runner{
 		app: a, log: log, source: from, started: time.Now(), host: host, tasks: newTasks(log),
-		net:          network.New(network.Config{Drain: site.Drain, Log: log, Changed: poke}),
+		net: network.New(network.Config{
+			Drain: site.Drain, Log: log, Changed: poke, Bindings: filepath.Join(site.DataDir, "bindings.json"),
+		}),
 		processes:    make(map[string]*plugin.Process),
 		own:          make(map[string]admin.Plugin),
 		participants: make(map[string]library.Status),

@@ -63,7 +63,7 @@ func pair(t *testing.T, url string) (send func(), taken <-chan struct{}) {
 	b := participant.New(participant.Definition{
 		Role: "b", Component: "test/B", Inports: []participant.Port{{ID: "in"}},
 	}, participant.Config{Period: time.Second})
-	got := make(chan struct{}, 1)
+	got := make(chan struct{}, 100)
 	b.Handle("in", func(context.Context, participant.Message) error {
 		select {
 		case got <- struct{}{}:
@@ -208,6 +208,32 @@ func TestBrokerKeepsWhatWasSetUp(t *testing.T) {
 			case <-time.After(300 * time.Millisecond):
 			}
 		})
+	}
+}
+
+// TestGatewayTakesOverWhatWasSetUp: one that carries an edge itself takes back what setup has bound for it, or every message
+// would come twice.
+func TestGatewayTakesOverWhatWasSetUp(t *testing.T) {
+	work := brokers.RabbitMQ(t)
+	send, taken := pair(t, work.URL())
+	dir := project(t, map[string]string{"graph.fbp": pairGraph})
+	if out, code := program(t, dir, "setup", "graph.fbp", "--broker", work.URL()); code != 0 {
+		t.Fatalf("exit code %d, and it prints:\n%s", code, out)
+	}
+	staying(t, dir, "--graph", "graph.fbp", "--admin", "", "--broker", work.URL())
+	once := 0 // in a row
+	for start := time.Now(); once < 5; {
+		if time.Since(start) > 30*time.Second {
+			t.Fatal("messages do not come once")
+		}
+		for len(taken) > 0 {
+			<-taken
+		}
+		send()
+		time.Sleep(200 * time.Millisecond) // whether another comes
+		if once++; len(taken) != 1 {
+			once = 0
+		}
 	}
 }
 
