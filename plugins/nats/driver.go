@@ -95,7 +95,10 @@ func sinkTraits(sink transport.Sink, o sinkOptions) transport.Traits {
 		return t
 	}
 	// With dedup = "id" a message without an id is doubled like anywhere else, and nobody knows beforehand which have one.
-	t := transport.Traits{Confirms: true, Deduplicates: o.Dedup == "" || o.Dedup == dedupSource}
+	t := transport.Traits{
+		Confirms: true, Deduplicates: o.Dedup == "" || o.Dedup == dedupSource,
+		Fleeting: o.CreateStream != nil && o.CreateStream.Retention == "interest",
+	}
 	if sink.Address != "" {
 		t.Place = "stream:" + o.Stream + "/" + sink.Address
 	}

@@ -129,6 +129,9 @@ func validates(s *scene) {
 	if !in.Acks && in.Weakness == "" || !out.Confirms && out.Weakness == "" {
 		s.Errorf("weaknesses are %q and %q; want a reason where Acks or Confirms is false", in.Weakness, out.Weakness)
 	}
+	if carried := s.target.Carries&FieldHeaders != 0; out.Headerless == carried {
+		s.Errorf("the driver says Headerless %t, and headers are carried: %t", out.Headerless, carried)
+	}
 	if in.Place == "" || in.Place != res.Sources[2].Place || in.Place == res.Sources[1].Place {
 		s.Errorf("places are %q, %q and again %q; want the first and the last to be equal and the second to differ", in.Place, res.Sources[1].Place, res.Sources[2].Place)
 	}
