@@ -69,8 +69,8 @@ type Group struct {
 const (
 	// limit is how many messages may be unconfirmed, over all members: more than a feed usually has in flight.
 	limit = 4096
-	// maxHeld is how many messages a member may hold, however quick it is.
-	maxHeld = 512
+	// maxHeld is how many messages a member may hold, however quick it is, and firstHeld how many before it is known to be.
+	maxHeld, firstHeld = 512, 32
 	// maxBatch is how many messages are given to a member's publisher at once.
 	maxBatch = 64
 )
@@ -140,6 +140,7 @@ type line struct {
 	index int           // of the member, for ever
 	more  chan struct{} // has an element when there is something to send
 	rests int           // keep's own: stalls in a row
+	doubt bool          // keep's own: it has taken nothing, or not in time, when it was open last
 
 	up       bool
 	ready    bool
@@ -392,6 +393,7 @@ func (p *publisher) keep(ctx context.Context, l *line) {
 		if taken > 0 {
 			retry.Reset()
 		}
+		l.doubt = taken == 0 || errors.Is(err, errStalled)
 		if taken > maxBatch {
 			l.rests = 0 // it has been well for a while
 		}
@@ -411,7 +413,10 @@ func (p *publisher) use(ctx context.Context, l *line, pub transport.Publisher) (
 	p.g.mu.Lock()
 	p.opened = true
 	l.up, l.ready, l.stop = true, ready, stop
-	l.taken, l.sent, l.allowed, l.best, l.cut = 0, 0, 1, time.Hour, 0
+	l.taken, l.sent, l.allowed, l.best, l.cut = 0, 0, firstHeld, time.Hour, 0
+	if l.doubt {
+		l.allowed = 1
+	}
 	if p.g.now == p {
 		s := &p.g.status[l.index]
 		s.Up, s.Reason = true, ""

@@ -266,7 +266,7 @@ func TestStalledMemberGivesBackWhatItHolds(t *testing.T) {
 		if got := len(b.took); got != 1000 {
 			t.Errorf("b took %d", got)
 		}
-		if s := g.Status()[0]; s.Moved != 1 || s.InFlight != 0 {
+		if s := g.Status()[0]; s.Moved != firstHeld || s.InFlight != 0 {
 			t.Errorf("a is %+v", s)
 		}
 		// When it is well again it is given some.
