@@ -48,7 +48,7 @@ type quick struct {
 	host                          string
 	port                          uint16
 	fbp                           bool // listen at host and port
-	nothing                       bool // no participants are started
+	start                         bool // start participants of the library
 	runtimeID                     string
 	ping                          ping
 	autoSave                      bool
@@ -63,6 +63,7 @@ func (q *quick) flags(cmd *cobra.Command) {
 	f.StringArrayVar(&q.graphs, "graph", nil, "without a site file: the graph to run; may be repeated")
 	q.brokerFlags(cmd)
 	q.components.flags(cmd)
+	f.BoolVar(&q.start, "participants", true, "start participants whose components have commands in the library")
 	roleFlag(cmd, &q.ignore, "ignore", "start no participants for these roles")
 	f.StringArrayVar(&q.roles, "role", nil, "ROLE:FILE.YML, a participant to announce because it cannot do so itself; may be repeated")
 	f.StringVar(&q.admin, "admin", adminDefault, "where status and metrics are answered, as HOST:PORT; empty for nowhere")
@@ -127,7 +128,7 @@ func (q *quick) brokerFlags(cmd *cobra.Command) {
 // given returns the first flag that says something of a site without a file; empty if none does.
 func (q *quick) given(cmd *cobra.Command) string {
 	for _, name := range []string{
-		"graph", "broker", "library", "componentdir", "ignore", "role", "env", "name", "types", "plugins", "data-dir",
+		"graph", "broker", "library", "componentdir", "participants", "ignore", "role", "env", "name", "types", "plugins", "data-dir",
 		"admin", "host", "port", "runtime-id", "auto-save", "ping-url", "ping-interval", "ping-method",
 	} {
 		if cmd.Flags().Changed(name) {
@@ -253,7 +254,7 @@ func (q quick) assembly() (config.Assembly, error) {
 	if q.fbp {
 		a.FBP = net.JoinHostPort(q.host, strconv.Itoa(int(q.port)))
 	}
-	if !q.nothing {
+	if q.start {
 		var err error
 		if a.Library, a.ComponentDir, err = q.components.places(); err != nil {
 			return a, err

@@ -135,11 +135,8 @@ func (s setup) source() siteSource { return siteSource{name: "the command line",
 
 func (s setup) load(ctx context.Context, log *slog.Logger) (*config.Site, *config.Diagnostics, error) {
 	q := s.quick
-	if s.discover && s.participants {
-		q.ignore = s.idle()
-	} else {
-		q.nothing = true // no library: nothing is started, or not by what the site says of components
-	}
+	q.ignore = s.idle()
+	q.start = s.discover && s.participants // else nobody is started, or the site says of each how
 	site, diags, err := q.load(ctx, log)
 	if err == nil && !s.discover {
 		err = s.cast(ctx, site, log)
@@ -359,7 +356,7 @@ func (a *app) bind(ctx context.Context, s setup) error {
 	// What runs for a moment prints nothing: what has become of it is printed in the end.
 	quiet := &app{stdin: a.stdin, stdout: io.Discard, stderr: a.stderr, logFormat: a.logFormat}
 	quiet.logLevel.Set(a.logLevel.Level())
-	ctx, stop := context.WithCancel(ctx)
+	running, stop := context.WithCancel(ctx)
 	defer stop()
 	var last network.Status
 	source := s.source()
@@ -367,8 +364,11 @@ func (a *app) bind(ctx context.Context, s setup) error {
 		last = s.await(ctx, r)
 		stop()
 	}
-	if err := quiet.runSite(ctx, source); err != nil {
+	if err := quiet.runSite(running, source); err != nil {
 		return err
+	}
+	if ctx.Err() != nil {
+		return errors.New("interrupted: not all edges are set up")
 	}
 	return a.report(s, last)
 }
