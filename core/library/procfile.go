@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/flogate/flogate/core/graph"
+	"github.com/flogate/flogate/core/route"
 )
 
 // Node is a role that a component plays.
@@ -29,7 +30,7 @@ func Nodes(g *graph.Graph) ([]Node, error) {
 	}
 	var nodes []Node
 	for _, n := range g.Nodes {
-		if n.Component == "msgflo/RoundRobin" || n.Component == "msgflo/PubSub" {
+		if route.IsRelay(n.Component) {
 			continue
 		}
 		node := Node{Role: n.ID, Component: n.Component}

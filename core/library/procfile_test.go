@@ -16,7 +16,7 @@ func TestProcfileHasALineForEachRoleThatCanBeStarted(t *testing.T) {
 		"participants/A b.js": "", "participants/siri.yml": "",
 	}))
 	g, err := graph.ParseFBP("g.fbp", []byte(`
-'5' -> X work(api/Worker) OUT -> IN rr(msgflo/RoundRobin)
+'5' -> X work(api/Worker) OUT -> IN rr(msgflo/roundrobin)
 {"a": ["it's"]} -> IN work
 rr OUT -> IN theirs(api/Theirs) OUT -> IN nobody(un/Known) OUT -> IN siri(n/siri)
 `))
