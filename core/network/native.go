@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/flogate/flogate/core/bridge"
 	"github.com/flogate/flogate/core/broker"
 	"github.com/flogate/flogate/core/route"
 	"github.com/flogate/flogate/core/transport"
@@ -26,6 +27,7 @@ type nativeRun struct {
 	spec  route.Native
 	conn  transport.Conn // on which it was made last; nil if it was not
 	at    time.Time      // when it was
+	since time.Time      // when it was made first
 	err   error          // why it could not be made
 	lacks bool           // what is bound is not there, and may come
 	retry broker.Retry
@@ -304,6 +306,9 @@ func (n *Network) made(run *nativeRun, spec route.Native, conn transport.Conn, e
 	}
 	run.retry.Reset()
 	run.conn, run.at, run.next = conn, time.Now(), time.Time{}
+	if run.since.IsZero() {
+		run.since = run.at
+	}
 	if first {
 		n.cfg.Log.Info("bound", "broker", spec.Broker, "way", spec.ID)
 	}
@@ -353,14 +358,21 @@ func (n *Network) unbinding(id string) bool {
 	return false
 }
 
-// handsOver says whether a target that is not wanted has to go on, because the broker does not carry in its place yet.
-func (n *Network) handsOver(t route.Target) bool {
+// overlap is how long the gateway and the broker both carry when the one takes over from the other.
+const overlap = time.Second
+
+// handsOver says whether a target that is not wanted has to go on, because the broker does not carry in its place yet, or what
+// came before it did has not all been carried: a feed that is not full has been given everything.
+func (n *Network) handsOver(feed *bridge.Feed, t route.Target) bool {
 	for _, e := range n.wanted.Plan.Edges {
 		if len(e.Carriers) > 0 || !slices.Contains(t.Edges, e.ID) {
 			continue
 		}
 		for _, id := range e.Natives {
-			if run := n.natives[id]; run == nil || run.conn == nil {
+			if run := n.natives[id]; run == nil || run.conn == nil || time.Since(run.since) < overlap {
+				return true
+			}
+			if s := feed.Status(); s.Full || !s.Source.Up {
 				return true
 			}
 		}

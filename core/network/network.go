@@ -274,7 +274,7 @@ func (n *Network) holdOn(run *feedRun, wanted map[string]route.Feed) {
 	}
 	var held []route.Target
 	for _, t := range run.spec.Targets {
-		if !slices.ContainsFunc(w.Targets, func(o route.Target) bool { return o.ID == t.ID }) && n.handsOver(t) {
+		if !slices.ContainsFunc(w.Targets, func(o route.Target) bool { return o.ID == t.ID }) && n.handsOver(run.feed, t) {
 			held = append(held, t)
 		}
 	}
