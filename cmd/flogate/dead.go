@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"text/tabwriter"
@@ -166,7 +167,10 @@ func (s selection) String() string {
 // belongs says whether a letter is of an edge; with none named all are. What is of no edge that has its dead letters there is
 // of each: somebody has to be able to name it.
 func (b *letterBox) belongs(item deadletter.Item, edge string) bool {
-	return edge == "" || item.Edge == edge || b.edge(item.Edge) == nil
+	if t := b.targets[item.Edge]; t != nil && slices.Contains(t.edges, edge) {
+		return true
+	}
+	return edge == "" || item.Edge == edge || !b.knows(item.Edge)
 }
 
 func (a *app) deadListCommand() *cobra.Command {
@@ -591,7 +595,7 @@ func (a *app) deadRedrive(ctx context.Context, f *deadFlags, sel selection) erro
 				return skip(item, "its body is "+omitted(item))
 			case item.Foreign && f.to == "":
 				return skip(item, "no gateway has put it there: --to says where it shall go")
-			case f.to == "" && b.edge(item.Edge) == nil:
+			case f.to == "" && !b.knows(item.Edge):
 				return skip(item, fmt.Sprintf("it is of %q, which has no dead letters there: --to says where it shall go", item.Edge))
 			}
 			return true

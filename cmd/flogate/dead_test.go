@@ -1,6 +1,11 @@
 package main
 
 import (
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -97,5 +102,69 @@ func TestBeginningsAreCutBetweenCharacters(t *testing.T) {
 		if got := begins([]byte(body)); got != want {
 			t.Errorf("%q begins %q", body, got)
 		}
+	}
+}
+
+func TestLettersOfAWayThatIsSharedGoToItsSinksInTurn(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "site.hcl")
+	text := `
+broker "mqtt" "m" {
+  url = "mqtt://127.0.0.1:1"
+}
+graph "main" {
+  text = <<-EOT
+    a(x) OUT -> IN share(msgflo/RoundRobin)
+    share OUT -> IN b(x)
+    share OUT -> IN c(x)
+    a OUT -> IN d(x)
+    a OUT -> IN later(x)
+  EOT
+}
+edge "a.out" "share.in" { dead_letter = "dead/share" }
+edge "a.out" "d.in" { dead_letter = "dead/share" }
+edge "a.out" "later.in" { dead_letter = "dead/later" }
+participant "a" {
+  component = "x"
+  outport "out" { address = "a/out" }
+}
+`
+	for _, role := range []string{"b", "c", "d"} {
+		text += fmt.Sprintf("participant %q {\n  component = \"x\"\n  inport \"in\" { address = \"%s/in\" }\n}\n", role, role)
+	}
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	site, diags, err := loadSite(t.Context(), path, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatalf("%v %v", err, diags.List)
+	}
+	boxes := letterBoxes(site)
+	if len(boxes) != 2 || boxes[0].Address != "dead/share" || boxes[1].Address != "dead/later" {
+		t.Fatalf("boxes %+v", boxes)
+	}
+	d := &deadSite{site: site, flags: &deadFlags{}}
+	sinks := func(b *letterBox, edge string) (list []string) {
+		for range 3 {
+			at, err := d.sinkOf(t.Context(), b, edge)
+			if err != nil {
+				return append(list, "unknown")
+			}
+			list = append(list, at.Address)
+		}
+		return list
+	}
+	if got := sinks(boxes[0], "a.out -> share.in"); !slices.Equal(got, []string{"b/in", "c/in", "b/in"}) {
+		t.Errorf("shared letters go to %v", got)
+	}
+	if got := sinks(boxes[0], "a.out -> d.in"); !slices.Equal(got, []string{"d/in", "d/in", "d/in"}) {
+		t.Errorf("others go to %v", got)
+	}
+	if got := sinks(boxes[1], "a.out -> later.in"); !slices.Equal(got, []string{"unknown"}) {
+		t.Errorf("those of nobody go to %v", got)
+	}
+	item := func(edge string) deadletter.Item { return deadletter.Item{Letter: deadletter.Letter{Edge: edge}} }
+	b, id, err := chooseBox("site.hcl", boxes, "a.out share.in")
+	if err != nil || b != boxes[0] || !b.belongs(item(id), id) || b.belongs(item("a.out -> d.in"), id) || !b.belongs(item("gone"), id) {
+		t.Errorf("%v %q %v", b, id, err)
 	}
 }

@@ -21,14 +21,22 @@ type letterBox struct {
 	// fleeting: the broker may have more than it hands out at a time.
 	fleeting bool
 	edges    []deadEdge
+	// targets are what the letters are of, as far as the site file alone tells, by the name that is in the letters.
+	targets map[string]*deadTarget
 }
 
 // deadEdge is an edge that has dead letters.
 type deadEdge struct {
 	id       string
 	from, to string
-	// sink is where its messages go; nil where the site file alone does not tell.
-	sink *sinkAt
+}
+
+// deadTarget is what carries one edge, or several that meet at a node of flogate's own.
+type deadTarget struct {
+	edges []string
+	// sinks are where its messages go: to one, or in turn.
+	sinks []sinkAt
+	turn  int
 }
 
 // sinkAt is a place to publish to.
@@ -40,12 +48,6 @@ type sinkAt struct {
 // letterBoxes returns the places for dead letters of a site, in the order of its edges.
 func letterBoxes(site *config.Site) []*letterBox {
 	settings, plan := site.Input().Settings, site.Plan()
-	sinks := make(map[string]*sinkAt)
-	for _, f := range plan.Feeds {
-		for _, t := range f.Targets {
-			sinks[t.ID] = &sinkAt{t.Broker, t.Sink}
-		}
-	}
 	var boxes []*letterBox
 	for _, e := range plan.Edges {
 		s := settings(e.From, e.To)
@@ -58,16 +60,46 @@ func letterBoxes(site *config.Site) []*letterBox {
 		if i < 0 {
 			i = len(boxes)
 			boxes = append(boxes, &letterBox{
-				broker: s.DeadLetter.Broker, fleeting: s.DeadLetterTraits.Fleeting,
+				broker: s.DeadLetter.Broker, fleeting: s.DeadLetterTraits.Fleeting, targets: make(map[string]*deadTarget),
 				Place: deadletter.Place{
 					Address: s.DeadLetter.Address, Options: s.DeadLetterOptions, Reader: s.DeadLetterReader, Headerless: s.DeadLetterTraits.Headerless,
 				},
 			})
 		}
-		boxes[i].edges = append(boxes[i].edges, deadEdge{e.ID, e.From.String(), e.To.String(), sinks[e.ID]})
+		boxes[i].edges = append(boxes[i].edges, deadEdge{e.ID, e.From.String(), e.To.String()})
+	}
+	for _, f := range plan.Feeds {
+		for _, t := range f.Targets {
+			for _, b := range boxes {
+				if t.DeadLetter == (route.Place{Broker: b.broker, Address: b.Address}) {
+					b.targets[t.ID] = newDeadTarget(t)
+				}
+			}
+		}
 	}
 	return boxes
 }
+
+func newDeadTarget(t route.Target) *deadTarget {
+	d := &deadTarget{edges: append([]string{t.ID}, t.Edges...)}
+	for _, m := range t.Members {
+		d.sinks = append(d.sinks, sinkAt{m.Broker, m.Sink})
+	}
+	if len(t.Members) == 0 {
+		d.sinks = []sinkAt{{t.Broker, t.Sink}}
+	}
+	return d
+}
+
+// next returns the sink for the next letter.
+func (d *deadTarget) next() sinkAt {
+	at := d.sinks[d.turn%len(d.sinks)]
+	d.turn++
+	return at
+}
+
+// knows says whether letters of this name belong there.
+func (b *letterBox) knows(edge string) bool { return b.targets[edge] != nil || b.edge(edge) != nil }
 
 // edge returns the edge of the box with an ID, or nil.
 func (b *letterBox) edge(id string) *deadEdge {
@@ -231,8 +263,8 @@ func (d *deadSite) sinkOf(ctx context.Context, b *letterBox, edge string) (sinkA
 	if d.flags.to != "" {
 		return d.flags.toSink(edge)
 	}
-	if e := b.edge(edge); e != nil && e.sink != nil {
-		at := *e.sink
+	if t := b.targets[edge]; t != nil {
+		at := t.next()
 		// Another name than the gateway's: a sink that drops what it has seen must not take a letter for its message.
 		at.Name = "redrive " + at.Name
 		return at, nil
