@@ -135,7 +135,10 @@ func (p *planner) share(b *builder, r *relay, in *planned) {
 		case d.missing != "":
 			t.DeadLetter, t.DeadLetterPending = Place{}, d.missing
 		default:
-			t.letter(Settings{DeadLetter: d.Sink, DeadLetterTraits: d.sink.Traits, DeadLetterOptions: d.sink.Options})
+			traits := d.sink.Traits
+			// Whoever is at the end of the edge takes messages as they are, and sees to it that they are kept for it.
+			traits.Headerless, traits.Fleeting = false, false
+			t.letter(Settings{DeadLetter: d.Sink, DeadLetterTraits: traits, DeadLetterOptions: d.sink.Options})
 			t.Edges = append(t.Edges, d.ID)
 			d.Carriers = append(d.Carriers, Carrier{Feed: f.Key, Target: t.ID, Dead: true})
 		}
