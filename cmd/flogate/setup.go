@@ -464,7 +464,7 @@ func (a *app) report(s setup, status network.Status) error {
 	case missing > 0:
 		return fmt.Errorf("%s of %d not set up within %s s (--timeout)", count(missing, "edge"), len(status.Edges), &s.timeout)
 	case lost > 0:
-		return fmt.Errorf("%s of %d that no broker can keep: such edges flow only while flogate runs (--forever)",
+		return fmt.Errorf("%s of %d cannot be left to a broker: that takes flogate running (--forever)",
 			count(lost, "edge"), len(status.Edges))
 	}
 	return nil

@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -53,44 +54,59 @@ func staying(t *testing.T, dir string, args ...string) (end func()) {
 	return end
 }
 
-// pair plays the roles a, which sends from out, and b, which takes at in, until the test ends. Their addresses are those that
-// MsgFlo's libraries make.
-func pair(t *testing.T, url string) (send func(), taken <-chan struct{}) {
+// play plays a role until the test ends. The addresses of ports are those that MsgFlo's libraries make.
+func play(t *testing.T, url string, def participant.Definition, handle participant.Handler) *participant.Participant {
 	t.Helper()
-	a := participant.New(participant.Definition{
-		Role: "a", Component: "test/A", Outports: []participant.Port{{ID: "out"}},
-	}, participant.Config{Period: time.Second})
-	b := participant.New(participant.Definition{
-		Role: "b", Component: "test/B", Inports: []participant.Port{{ID: "in"}},
-	}, participant.Config{Period: time.Second})
-	got := make(chan struct{}, 100)
-	b.Handle("in", func(context.Context, participant.Message) error {
-		select {
-		case got <- struct{}{}:
-		default:
-		}
-		return nil
-	})
+	p := participant.New(def, participant.Config{Period: time.Second})
+	for _, in := range def.Inports {
+		p.Handle(in.ID, handle)
+	}
 	var playing sync.WaitGroup
 	ctx, stop := context.WithCancel(context.Background())
 	t.Cleanup(func() {
 		stop()
 		playing.Wait()
 	})
-	for _, p := range []*participant.Participant{a, b} {
-		playing.Go(func() {
-			if err := p.Run(ctx, url); err != nil {
-				t.Error(err)
-			}
-		})
-	}
+	playing.Go(func() {
+		if err := p.Run(ctx, url); err != nil {
+			t.Error(err)
+		}
+	})
+	return p
+}
+
+// sender plays the role a, which sends from out.
+func sender(t *testing.T, url string) (send func()) {
+	t.Helper()
+	a := play(t, url, participant.Definition{Role: "a", Component: "test/A", Outports: []participant.Port{{ID: "out"}}}, nil)
 	return func() {
-		ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 		defer cancel()
 		if err := a.SendJSON(ctx, "out", "hello"); err != nil {
 			t.Error(err)
 		}
-	}, got
+	}
+}
+
+// taker plays a role that takes at in, and ends each message with an error or without.
+func taker(t *testing.T, url, role string, err error) (taken <-chan struct{}) {
+	t.Helper()
+	got := make(chan struct{}, 100)
+	play(t, url, participant.Definition{Role: role, Component: "test/B", Inports: []participant.Port{{ID: "in"}}},
+		func(context.Context, participant.Message) error {
+			select {
+			case got <- struct{}{}:
+			default:
+			}
+			return err
+		})
+	return got
+}
+
+// pair plays the roles a, which sends, and b, which takes.
+func pair(t *testing.T, url string) (send func(), taken <-chan struct{}) {
+	t.Helper()
+	return sender(t, url), taker(t, url, "b", nil)
 }
 
 // carries sends until something arrives.
@@ -208,6 +224,27 @@ func TestBrokerKeepsWhatWasSetUp(t *testing.T) {
 			case <-time.After(300 * time.Millisecond):
 			}
 		})
+	}
+}
+
+// TestBrokerKeepsRoundRobin: what consumers reject goes to the dead letters, and nobody of ours is there.
+func TestBrokerKeepsRoundRobin(t *testing.T) {
+	work := brokers.RabbitMQ(t)
+	send := sender(t, work.URL())
+	rejected := taker(t, work.URL(), "b", participant.Reject(errors.New("not this one")))
+	dead := taker(t, work.URL(), "c", nil)
+	dir := project(t, map[string]string{
+		"graph.fbp": "a(test/A) OUT -> IN rr(msgflo/RoundRobin) OUT -> IN b(test/B)\nrr DEADLETTER -> IN c(test/B)",
+	})
+	out, code := program(t, dir, "setup", "graph.fbp", "--broker", work.URL())
+	if code != 0 || strings.Count(out, "\nbound ") != 2 {
+		t.Fatalf("exit code %d, and it prints:\n%s", code, out)
+	}
+	carries(t, send, rejected)
+	carries(t, send, dead)
+	out, code = program(t, dir, "setup", "graph.fbp", "--broker", work.URL(), "--remove", "--json")
+	if code != 0 || !strings.Contains(out, `{"broker":"amqp.broker","from":"a.OUT","to":"out-a.OUT"}`) {
+		t.Fatalf("exit code %d, and it prints:\n%s", code, out)
 	}
 }
 
