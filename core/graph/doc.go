@@ -2,6 +2,10 @@
 // exported ports, groups and properties; the changes that clients make to them; and the two texts such a graph is kept in,
 // the .fbp language and FBP JSON.
 //
+// A change is also a value, a [Change], named and written as the FBP protocol does: [Apply] makes it, and says what clients
+// have to be told and what takes it back. [Diff] finds the changes between two graphs, [Rebase] fits changes to a graph that
+// has moved on.
+//
 // It is not for running anything: what a component is, which broker a port is bound to and whether an edge flows is the
 // business of others.
 //

@@ -10,6 +10,8 @@ import (
 var (
 	ErrExists   = errors.New("already in the graph")
 	ErrNotFound = errors.New("not in the graph")
+	// ErrUnknownCommand: the FBP protocol has no such command that changes a graph.
+	ErrUnknownCommand = errors.New("not a command that changes a graph")
 )
 
 // Error is one thing that is wrong with the text of a graph, and where.

@@ -29,16 +29,16 @@ type Graph struct {
 
 // Node is one process of the graph: an instance of a component.
 type Node struct {
-	ID        string
-	Component string
-	Metadata  Metadata
+	ID        string   `json:"id"`
+	Component string   `json:"component"`
+	Metadata  Metadata `json:"metadata"`
 }
 
 // Endpoint is one port of a node, or one place of an array port. Endpoints are comparable.
 type Endpoint struct {
-	Node  string
-	Port  string
-	Index Index
+	Node  string `json:"node"`
+	Port  string `json:"port"`
+	Index Index  `json:"index,omitzero"`
 }
 
 // Index is a place in an array port. The zero Index is none: the port as a whole.
@@ -52,9 +52,9 @@ func (x Index) Value() (i int, ok bool) { return int(x) - 1, x > 0 }
 
 // Edge carries packets from an outport to an inport. Its ends identify it: a graph holds no edge twice.
 type Edge struct {
-	Src      Endpoint
-	Tgt      Endpoint
-	Metadata Metadata
+	Src      Endpoint `json:"src"`
+	Tgt      Endpoint `json:"tgt"`
+	Metadata Metadata `json:"metadata,omitzero"`
 }
 
 // Initial is an initial information packet (IIP): data that is sent to a port once, when the network starts.
@@ -66,17 +66,17 @@ type Initial struct {
 
 // Exported is a node's port made the graph's own under a public name.
 type Exported struct {
-	Public   string
-	Node     string
-	Port     string
-	Metadata Metadata
+	Public   string   `json:"public"`
+	Node     string   `json:"node"`
+	Port     string   `json:"port"`
+	Metadata Metadata `json:"metadata,omitzero"`
 }
 
 // Group is a named set of nodes, for display only.
 type Group struct {
-	Name     string
-	Nodes    []string
-	Metadata Metadata
+	Name     string   `json:"name"`
+	Nodes    []string `json:"nodes"`
+	Metadata Metadata `json:"metadata,omitzero"`
 }
 
 // Metadata is what clients attach to the parts of a graph: JSON values by key. Nothing runs differently because of it.
@@ -93,6 +93,14 @@ func (m Metadata) Equal(o Metadata) bool {
 	a, errA := json.Marshal(m)
 	b, errB := json.Marshal(o)
 	return errA == nil && errB == nil && bytes.Equal(a, b)
+}
+
+// MarshalJSON writes no metadata as an empty object, as the FBP protocol wants it.
+func (m Metadata) MarshalJSON() ([]byte, error) {
+	if m == nil {
+		return []byte("{}"), nil
+	}
+	return encode(map[string]any(m))
 }
 
 // merge returns m with the values of change laid over it: a nil value removes its key.
