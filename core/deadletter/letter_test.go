@@ -92,7 +92,9 @@ func FuzzOpen(f *testing.F) {
 	f.Add(sample("y").Pack(true).Body, "2026-01-01T00:00:00Z")
 	f.Fuzz(func(t *testing.T, body []byte, value string) {
 		m := transport.Message{Body: body, Headers: []transport.Header{
-			{Name: deadletter.HeaderTime, Value: value}, {Name: deadletter.HeaderAttempts, Value: value}, {Name: deadletter.HeaderTTL, Value: value},
+			{Name: deadletter.HeaderTime, Value: value},
+			{Name: deadletter.HeaderAttempts, Value: value},
+			{Name: deadletter.HeaderTTL, Value: value},
 			{Name: deadletter.HeaderCause, Value: value},
 		}}
 		l, ok := deadletter.Open(m)
