@@ -5,7 +5,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
+	"strings"
 	"unicode/utf16"
 	"unicode/utf8"
 )
@@ -114,8 +116,9 @@ var errTwice = errors.New("has a key twice")
 
 // members returns the members of an object. With errTwice come those before the key that is there twice.
 func members(object []byte) ([]member, error) {
+	const few = 16 // as long as looking through them is faster than a map
 	var all []member
-	seen := map[string]bool{}
+	var seen map[string]bool
 	for i := skipSpace(object, 1); object[i] != '}'; {
 		end := valueEnd(object, i)
 		name := object[i:end]
@@ -123,14 +126,22 @@ func members(object []byte) ([]member, error) {
 		i = skipSpace(object, i+1)
 		end = valueEnd(object, i)
 		m := member{key: unquote(name), name: name, value: object[i:end]}
-		if seen[m.key] {
+		if len(all) < few && slices.ContainsFunc(all, func(old member) bool { return old.key == m.key }) || seen[m.key] {
 			return all, errTwice
 		}
 		if len(all) == maxKeys {
 			return all, fmt.Errorf("has more than %d keys", maxKeys)
 		}
-		seen[m.key] = true
 		all = append(all, m)
+		switch {
+		case len(all) == few:
+			seen = make(map[string]bool, 2*few)
+			for _, old := range all {
+				seen[old.key] = true
+			}
+		case len(all) > few:
+			seen[m.key] = true
+		}
 		i = skipSpace(object, end)
 		if object[i] == ',' {
 			i = skipSpace(object, i+1)
@@ -195,6 +206,9 @@ func encode(v any) (json.RawMessage, error) {
 
 // appendQuoted appends text as a string.
 func appendQuoted(b []byte, text string) []byte {
+	if !strings.ContainsFunc(text, func(r rune) bool { return r < ' ' || r > '~' || r == '"' || r == '\\' }) {
+		return append(append(append(b, '"'), text...), '"')
+	}
 	quoted, err := encode(text)
 	if err != nil {
 		panic("fbp: a string that is none: " + err.Error())

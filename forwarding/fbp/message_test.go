@@ -271,6 +271,26 @@ func TestTooLargeIsRefusedBeforeItIsLookedInto(t *testing.T) {
 	}
 }
 
+// TestFreeMetadataIsBoundedAndHasNoKeyTwice, wherever the second one stands.
+func TestFreeMetadataIsBoundedAndHasNoKeyTwice(t *testing.T) {
+	for _, n := range []int{1, 2, 15, 16, 17, 18, 100, 1024, 1025} {
+		var keys []string
+		for i := range n {
+			keys = append(keys, fmt.Sprintf(`"k%d":%d`, i, i))
+		}
+		metadata := fbp.Metadata("{" + strings.Join(keys, ",") + "}")
+		if got, err := fbp.Merge(metadata, nil); (err == nil) != (n <= 1024) || err == nil && string(got) != string(metadata) {
+			t.Errorf("%d keys: %v", n, err)
+		}
+		for _, again := range []int{0, n / 2, n - 1} {
+			twice := "{" + strings.Join(append(slices.Clone(keys), keys[again]), ",") + "}"
+			if _, err := fbp.Merge(fbp.Metadata(twice), nil); err == nil {
+				t.Errorf("%d keys, and key %d twice, were taken", n, again)
+			}
+		}
+	}
+}
+
 func TestFailSendsTheExactTextOfAWrappedError(t *testing.T) {
 	in := fbp.Input{Kind: fbp.NetworkStart, ID: "7"}
 	err := fmt.Errorf("graph %q: %w", "a", fbp.Error{Message: fbp.GraphNotFound, Stack: "at x"})
