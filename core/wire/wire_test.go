@@ -200,14 +200,14 @@ func TestValidateResultHasToFitTheRequest(t *testing.T) {
 		t.Error("no traits for a source, and no error")
 	}
 	got, err := validateResultFromProto(&pb.ValidateResponse{
-		Sources:  []*pb.Traits{{Acks: true, Place: "p"}},
+		Sources:  []*pb.Traits{{Acks: true, Place: "p", Kind: pb.PlaceKind_PLACE_KIND_FANOUT}},
 		Problems: []*pb.Problem{{Where: pb.Part_PART_SOURCE, Index: math.MaxUint32, Message: "m"}, {Where: 99, Message: "n"}, {Where: pb.Part_PART_SOURCE, Path: []string{"a"}}},
 	}, req)
 	if err != nil {
 		t.Fatal(err)
 	}
 	want := transport.ValidateResult{
-		Sources: []transport.Traits{{Acks: true, Place: "p"}},
+		Sources: []transport.Traits{{Acks: true, Place: "p", Kind: transport.Fanout}},
 		Problems: []transport.Problem{
 			{Where: transport.InConfig, Message: "m"}, {Where: transport.InConfig, Message: "n"}, {Where: transport.InSource, Path: []string{"a"}},
 		},

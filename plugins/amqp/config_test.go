@@ -152,3 +152,33 @@ func TestPlaces(t *testing.T) {
 		}
 	}
 }
+
+func TestOnlyWhatMeansTheSameIsBoundByTheBroker(t *testing.T) {
+	for options, want := range map[string]transport.PlaceKind{
+		`{}`:                             transport.Fanout,
+		`{"kind":"exchange"}`:            transport.Fanout,
+		`{"kind":"queue"}`:               0,
+		`{"routing_key":"a.#"}`:          0,
+		`{"queue":"mine"}`:               0,
+		`{"exchange_type":"topic"}`:      0,
+		`{"declare":true,"prefetch":10}`: transport.Fanout,
+	} {
+		s, _ := parseSource("", transport.Source{Address: "a", Options: json.RawMessage(options)})
+		if got := s.traits().Kind; got != want {
+			t.Errorf("source %s: kind %d", options, got)
+		}
+	}
+	for _, test := range []struct {
+		address, options string
+		want             transport.PlaceKind
+	}{
+		{"a", `{}`, transport.Queue},
+		{"a", `{"kind":"exchange"}`, 0},
+		{"", `{}`, 0},
+	} {
+		s, _ := parseSink(transport.Sink{Address: test.address, Options: json.RawMessage(test.options)})
+		if got := s.traits().Kind; got != test.want {
+			t.Errorf("sink %q %s: kind %d", test.address, test.options, got)
+		}
+	}
+}
