@@ -301,8 +301,10 @@ participant "c" {
 		d = next(t, ch, "c.IN", 300*time.Millisecond)
 		return d == nil
 	})
+	// Removed while nobody runs.
+	g.Kill()
 	g.Write(site("a(e2e/A)\nb(e2e/B)\nc(e2e/C)\n"))
-	g.Reload()
+	g.Start()
 	eventually(t, "the edge to be unbound", func() bool {
 		say(11, 12)
 		return next(t, ch, "b.IN", 300*time.Millisecond) == nil
