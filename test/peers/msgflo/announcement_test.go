@@ -43,7 +43,7 @@ func TestAnnouncementsAreAsRecorded(t *testing.T) {
 		t.Run(kind, func(t *testing.T) {
 			h := open(t, kind)
 			nodejs(t, h.URL(), "repeat", repeat)
-			nodejs(t, h.URL(), "hall", "sensor.js")
+			nodejs(t, h.URL(), "hall", "participants/Sensor.js")
 			noflo(t, h.URL(), "repeater", "core/Repeat")
 			if !*update {
 				registered(t, h)

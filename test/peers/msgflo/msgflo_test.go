@@ -1,7 +1,8 @@
 //go:build peers
 
-// Package msgflo tests with participants that their users have today: msgflo-nodejs and noflo-runtime-msgflo, as npm has
-// them, in the versions of package-lock.json, not a line changed. They need node and npm, and the tests fail without them.
+// Package msgflo tests with participants that their users have today, and compares with MsgFlo's own tools: msgflo-nodejs,
+// noflo-runtime-msgflo and msgflo, as npm has them, in the versions of package-lock.json, not a line changed. This folder is a
+// project of a user's: package.json, participants, graphs. The tests need node and npm, and fail without them.
 //
 //	go test -tags peers ./test/peers/msgflo
 //	go test -tags peers ./test/peers/msgflo -update   record what they announce anew
@@ -57,13 +58,16 @@ func noflo(t testing.TB, brokerURL, role, component string, env ...string) *work
 // Tests of this package run in parallel, and installing is for one at a time.
 var installing sync.Mutex
 
+func install(t testing.TB) {
+	t.Helper()
+	installing.Lock()
+	defer installing.Unlock()
+	npm.Install(t, ".")
+}
+
 func start(t testing.TB, brokerURL string, env []string, args ...string) *worker {
 	t.Helper()
-	func() {
-		installing.Lock()
-		defer installing.Unlock()
-		npm.Install(t, ".")
-	}()
+	install(t)
 	w := &worker{t: t, broker: brokerURL, args: args, env: env}
 	w.start()
 	t.Cleanup(func() {

@@ -23,7 +23,7 @@ share DEADLETTER -> IN failed(Repeat)
 	out, failed := h.hear(t, "work.OUT"), h.hear(t, "failed.OUT")
 	nodejs(t, h.URL(), "jobs", repeat)
 	nodejs(t, h.URL(), "failed", repeat)
-	workers := []*worker{nodejs(t, h.URL(), "work", "choosy.js"), nodejs(t, h.URL(), "work", "choosy.js")}
+	workers := []*worker{nodejs(t, h.URL(), "work", "participants/Choosy.js"), nodejs(t, h.URL(), "work", "participants/Choosy.js")}
 	g.AwaitFlowing()
 	announced(t, g, "work", len(workers), 1)
 
