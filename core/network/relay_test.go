@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -418,7 +419,7 @@ func TestNothingIsLostWhenTheBrokerTakesOverAndGivesBack(t *testing.T) {
 		for len(got) < n {
 			ds, err := sub.Receive(ctx)
 			if err != nil {
-				break
+				return fmt.Errorf("%d of %d messages came: %w", len(got), n, err)
 			}
 			for _, d := range ds {
 				got[string(d.Body)] = true
@@ -426,7 +427,20 @@ func TestNothingIsLostWhenTheBrokerTakesOverAndGivesBack(t *testing.T) {
 		}
 		return nil
 	})
-	if len(got) != n {
-		t.Errorf("%d of %d messages came", len(got), n)
+}
+
+func TestBrokerCarriesAPlainEdgeWhenItIsAskedTo(t *testing.T) {
+	h := newHall(t, "", "q")
+	h.declare("q_a", "q_b")
+	h.settings["q_a.out q_b.in"] = route.Settings{Routing: route.Broker}
+	h.apply("q_a(x) OUT -> IN q_b(x)")
+	h.await("q_a.out -> q_b.in", network.Flowing, "carried by q itself")
+	if n := h.brokers["q"].Subscribers("fanout/q_a"); n != 0 {
+		t.Errorf("%d subscribe to what the broker carries", n)
 	}
+	h.say("q_a", 0, 3)
+	h.held("q_b", 3)
+	h.brokers["q"].RefuseConnections(errors.New("nobody listens"))
+	h.brokers["q"].KillConnections("killed")
+	h.await("q_a.out -> q_b.in", network.Broken, "nobody listens")
 }

@@ -81,7 +81,7 @@ func (o *outlet) Publish(ctx context.Context, msgs []transport.Message) error {
 		dies := o.sink.dies > 0 && o.given+1 >= o.sink.dies
 		refuses := o.sink.refuses != nil && o.sink.refuses(i)
 		stalls, after := o.sink.stalls, o.sink.after
-		if !refuses && !(dies && o.sink.loses) {
+		if lost := dies && o.sink.loses; !refuses && !lost {
 			o.sink.took = append(o.sink.took, i)
 		}
 		o.sink.mu.Unlock()

@@ -318,6 +318,42 @@ participant "c" {
 	}
 }
 
+// An exchange that is not fanout would take messages into nothing: it is said, and nothing stays bound.
+func TestExchangeOfAnotherTypeIsNotBound(t *testing.T) {
+	t.Parallel()
+	work := brokers.RabbitMQ(t)
+	ch := msgflo(t, work.URL())
+	if err := ch.ExchangeDeclare("t.OUT", "topic", true, false, false, false, nil); err != nil {
+		t.Fatal(err)
+	}
+	g := gateway.Open(t, fmt.Sprintf(`site "e2e" {}
+broker "amqp" "work" {
+  url = %q
+}
+graph "main" {
+  text = "a(e2e/A) OUT -> IN rr(msgflo/RoundRobin) OUT -> IN b(e2e/B)"
+}
+participant "a" {
+  component = "e2e/A"
+  outport "out" { address = "t.OUT" }
+}
+participant "b" {
+  component = "e2e/B"
+  inport "in" { address = "b.IN" }
+}
+`, work.URL()))
+	g.Await("the edge to say what is wrong", func(s admin.Status) bool {
+		return len(s.Edges) == 2 && s.Edges[0].State == "broken" && strings.Contains(s.Edges[0].Reason, "topic") &&
+			strings.Contains(s.Edges[0].Reason, `routing = "gateway"`)
+	})
+	if err := ch.PublishWithContext(t.Context(), "t.OUT", "", false, false, amqp.Publishing{Body: []byte("x")}); err != nil {
+		t.Fatal(err)
+	}
+	if d := next(t, ch, "b.IN", 300*time.Millisecond); d != nil {
+		t.Errorf("%s came", d.Body)
+	}
+}
+
 func eventually(t *testing.T, what string, done func() bool) {
 	t.Helper()
 	for deadline := time.Now().Add(30 * time.Second); !done(); time.Sleep(20 * time.Millisecond) {
