@@ -91,6 +91,9 @@ func (p *planner) plan() Plan {
 		if len(e.Carriers) == 0 && len(e.Natives) > 0 {
 			e.Guarantee, e.Weakness = "", "" // the broker's own
 		}
+		if e.runs() && len(e.Carriers)+len(e.Natives) == 0 {
+			e.Pending = "nothing goes over it: what it would carry is in its place already"
+		}
 		plan.Edges = append(plan.Edges, e.Edge)
 	}
 	for _, key := range b.feedOrder {
