@@ -85,7 +85,7 @@ const (
 	// A member that has stalled rests: minRest, doubled each time, up to maxRest.
 	minRest, maxRest = 4 * time.Second, time.Minute
 	// look is how often members are looked at.
-	look = 100 * time.Millisecond
+	look = 250 * time.Millisecond
 )
 
 // New returns a group. log may be nil.
