@@ -38,7 +38,7 @@ func AllCapabilities() Capabilities {
 // MaySend reports whether a client with these capabilities may send such a message. Everybody may ask for the runtime;
 // nobody may send what is no request.
 func (c Capabilities) MaySend(k Kind) bool {
-	return k == RuntimeGetRuntime || slices.ContainsFunc(c, func(one Capability) bool { return slices.Contains(one.sends(), k) })
+	return k == RuntimeGetRuntime || slices.ContainsFunc(c, func(one Capability) bool { return one.sends(k) })
 }
 
 // MayReceive reports whether such a message may be sent to a client with these capabilities: fbp-client drops the request
@@ -47,70 +47,68 @@ func (c Capabilities) MaySend(k Kind) bool {
 // An error that answers a request goes to whoever asked, whatever this says: the specification wants it so, and a client
 // that is not answered waits.
 func (c Capabilities) MayReceive(k Kind) bool {
-	return k == RuntimeRuntime || slices.ContainsFunc(c, func(one Capability) bool { return slices.Contains(one.receives(), k) })
+	return k == RuntimeRuntime || slices.ContainsFunc(c, func(one Capability) bool { return one.receives(k) })
 }
 
-func (c Capability) sends() []Kind {
+func (c Capability) sends(k Kind) bool {
 	switch c {
 	case CapProtocolNetwork:
-		return []Kind{NetworkStart, NetworkGetStatus, NetworkStop, NetworkDebug, NetworkEdges}
+		return CapNetworkStatus.sends(k) || CapNetworkControl.sends(k) || CapNetworkData.sends(k)
 	case CapNetworkPersist:
-		return []Kind{NetworkPersist}
+		return k == NetworkPersist
 	case CapNetworkStatus:
-		return []Kind{NetworkGetStatus}
+		return k == NetworkGetStatus
 	case CapNetworkData:
-		return []Kind{NetworkEdges}
+		return k == NetworkEdges
 	case CapNetworkControl:
-		return []Kind{NetworkStart, NetworkStop, NetworkGetStatus, NetworkDebug}
+		return k == NetworkStart || k == NetworkStop || k == NetworkGetStatus || k == NetworkDebug
 	case CapProtocolComponent:
-		return []Kind{ComponentList}
+		return k == ComponentList
 	case CapComponentGetSource:
-		return []Kind{ComponentGetSource}
+		return k == ComponentGetSource
 	case CapComponentSetSource:
-		return []Kind{ComponentSource}
+		return k == ComponentSource
 	case CapProtocolRuntime:
-		return []Kind{RuntimePacket}
+		return k == RuntimePacket
 	case CapProtocolGraph:
-		return graphCommands()
+		return k.changesGraph()
 	case CapProtocolTrace:
-		return []Kind{TraceStart, TraceStop, TraceClear, TraceDump}
+		return k == TraceStart || k == TraceStop || k == TraceClear || k == TraceDump
 	}
-	return nil
+	return false
 }
 
 // receives has network:debug, which the specification forgot, for those who may send it.
-func (c Capability) receives() []Kind {
+func (c Capability) receives(k Kind) bool {
 	switch c {
 	case CapProtocolNetwork:
-		return []Kind{
-			NetworkStopped, NetworkStarted, NetworkStatus, NetworkOutput, NetworkError, NetworkProcessError, NetworkIcon,
-			NetworkConnect, NetworkBeginGroup, NetworkData, NetworkEndGroup, NetworkDisconnect, NetworkEdges, NetworkDebug,
-		}
+		return CapNetworkStatus.receives(k) || CapNetworkControl.receives(k) || CapNetworkData.receives(k)
 	case CapNetworkPersist:
-		return []Kind{NetworkPersist, NetworkError}
+		return k == NetworkPersist || k == NetworkError
 	case CapNetworkStatus:
-		return []Kind{NetworkStatus, NetworkStarted, NetworkStopped, NetworkError}
-	case CapNetworkData:
-		return []Kind{
-			NetworkEdges, NetworkOutput, NetworkError, NetworkProcessError, NetworkIcon,
-			NetworkData, NetworkBeginGroup, NetworkEndGroup, NetworkConnect, NetworkDisconnect,
-		}
+		return k == NetworkStatus || k == NetworkStarted || k == NetworkStopped || k == NetworkError
 	case CapNetworkControl:
-		return []Kind{NetworkStarted, NetworkStopped, NetworkStatus, NetworkError, NetworkDebug}
+		return CapNetworkStatus.receives(k) || k == NetworkDebug
+	case CapNetworkData:
+		switch k {
+		case NetworkEdges, NetworkOutput, NetworkError, NetworkProcessError, NetworkIcon,
+			NetworkConnect, NetworkBeginGroup, NetworkData, NetworkEndGroup, NetworkDisconnect:
+			return true
+		}
 	case CapProtocolComponent:
-		return []Kind{ComponentComponent, ComponentComponentsReady, ComponentError}
+		return k == ComponentComponent || k == ComponentComponentsReady || k == ComponentError
 	case CapComponentGetSource:
-		return []Kind{ComponentSource, ComponentError}
+		return k == ComponentSource || k == ComponentError
 	case CapComponentSetSource:
-		return []Kind{ComponentComponent, ComponentError}
+		return k == ComponentComponent || k == ComponentError
 	case CapProtocolRuntime:
-		return []Kind{RuntimePorts, RuntimePacketSent, RuntimePacket, RuntimeError}
+		return k == RuntimePorts || k == RuntimePacketSent || k == RuntimePacket || k == RuntimeError
 	case CapGraphReadonly:
-		return graphCommands()
+		return k.changesGraph()
 	case CapProtocolGraph:
-		return append(graphCommands(), GraphError)
+		return k.changesGraph() || k == GraphError
 	case CapProtocolTrace:
-		return []Kind{TraceStart, TraceStop, TraceClear, TraceDump, TraceError}
+		return CapProtocolTrace.sends(k) || k == TraceError
 	}
-	return nil
+	return false
 }

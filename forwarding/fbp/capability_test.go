@@ -46,7 +46,7 @@ func TestWithoutCapabilitiesThereIsOnlyTheRuntime(t *testing.T) {
 		}
 	}
 	for _, k := range fbp.Outputs() {
-		if (fbp.Capabilities)(nil).MayReceive(k) != (k == fbp.RuntimeRuntime) {
+		if fbp.Capabilities(nil).MayReceive(k) != (k == fbp.RuntimeRuntime) {
 			t.Error(k)
 		}
 	}

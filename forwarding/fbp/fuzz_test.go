@@ -197,8 +197,12 @@ func mutate(t *rapid.T, v any) any {
 func anything(t *rapid.T) any {
 	return rapid.SampledFrom([]any{
 		nil, true, false, "", "text", "https://example.net", "<&>\u2028", json.Number("0"), json.Number("-1.5"), json.Number("36.0"),
-		json.Number("1e3"), json.Number("9007199254740993"), json.Number("1e999"), []any{}, []any{"a"}, map[string]any{},
-		map[string]any{"node": "a", "port": "b"}, map[string]any{"x": nil, "y": json.Number("2.5")},
+		json.Number("1e3"), json.Number("9007199254740993"), json.Number("1e999"),
+		[]any{},
+		[]any{"a"},
+		map[string]any{},
+		map[string]any{"node": "a", "port": "b"},
+		map[string]any{"x": nil, "y": json.Number("2.5")},
 	}).Draw(t, "anything")
 }
 
@@ -267,6 +271,17 @@ func BenchmarkData(b *testing.B) {
 			buffer = out.Append(buffer[:0])
 		}
 	})
+}
+
+// BenchmarkMayReceive is what each message costs for each client, beside sending it.
+func BenchmarkMayReceive(b *testing.B) {
+	b.ReportAllocs()
+	all := fbp.AllCapabilities()
+	for b.Loop() {
+		if !all.MayReceive(fbp.TraceError) || !all.MayReceive(fbp.NetworkData) {
+			b.Fatal("it may")
+		}
+	}
 }
 
 // BenchmarkInput is what a client's request costs.

@@ -139,6 +139,9 @@ func (k Kind) Answer() Kind {
 	return ""
 }
 
+// changesGraph reports whether k is a command that changes a graph, or its echo.
+func (k Kind) changesGraph() bool { return slices.Contains(graphCommands(), k) }
+
 // graphCommands are the commands that change a graph, and their echoes.
 func graphCommands() []Kind {
 	return []Kind{

@@ -461,10 +461,10 @@ func TestRawJSONThatIsNoneIsNotSent(t *testing.T) {
 		fbp.AddEdge{Src: fbp.Endpoint{Index: "1,2"}},
 		fbp.AddEdge{Src: fbp.Endpoint{Index: "true"}},
 		fbp.Packet{Event: "dada"},
-		fbp.Component{InPorts: []fbp.Port{{Schema: "not a uri"}}},
-		fbp.Started{}, fbp.GetRuntime{},
+		fbp.AddEdge{Metadata: fbp.Metadata(`{"schema":"not a uri"}`)},
+		fbp.GetRuntime{},
 	} {
-		if _, err := fbp.NewOutput(p); err == nil && p.Kind() != fbp.NetworkStarted {
+		if _, err := fbp.NewOutput(p); err == nil {
 			t.Errorf("%#v was sent", p)
 		}
 	}
@@ -538,6 +538,48 @@ func TestErrorsOfRuntimesMayHoldAnything(t *testing.T) {
 	p, err := out.Parse()
 	if diff := cmp.Diff(fbp.Payload(fbp.Error{Protocol: "graph", Message: "m"}), p); err != nil || diff != "" {
 		t.Error(err, diff)
+	}
+}
+
+// TestWhatIsNotWorthLosingAMessageOverIsLeftOut: links that are none, and NoFlo's way with traces.
+func TestWhatIsNotWorthLosingAMessageOverIsLeftOut(t *testing.T) {
+	for _, c := range []struct{ message, want string }{
+		{
+			`{"protocol":"component","command":"component","payload":{"name":"c","subgraph":false,"icon":null,"inPorts":[{"id":"in","type":"all","schema":"text/plain","required":null}],"outPorts":[]}}`,
+			`{"name":"c","subgraph":false,"inPorts":[{"id":"in","type":"all"}],"outPorts":[]}`,
+		},
+		{
+			`{"protocol":"network","command":"output","payload":{"message":"m","url":4}}`,
+			`{"message":"m"}`,
+		},
+		{
+			`{"protocol":"runtime","command":"packet","payload":{"graph":"g","port":"out","event":"data","schema":"none at all","payload":1.0}}`,
+			`{"graph":"g","port":"out","event":"data","payload":1.0}`,
+		},
+		{
+			`{"protocol":"trace","command":"dump","payload":{"graph":"g","type":"flowtrace.json","flowtrace":{"header":{"a":1.0}}}}`,
+			`{"graph":"g","type":"flowtrace.json","flowtrace":"{\"header\":{\"a\":1.0}}"}`,
+		},
+	} {
+		out, err := fbp.DecodeOutput([]byte(c.message))
+		if err != nil {
+			t.Fatal(err)
+		}
+		p, err := out.Parse()
+		if err != nil {
+			t.Fatal(err)
+		}
+		ours, err := fbp.NewOutput(p)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := string(ours.Payload); got != c.want {
+			t.Errorf("%s:\n got %s\nwant %s", c.message, got, c.want)
+		}
+	}
+	port := fbp.Port{ID: "in", Type: "all", Schema: "not a uri"}
+	if out, err := fbp.NewOutput(fbp.Ports{Graph: "g", InPorts: []fbp.Port{port}}); err != nil || out.Validate() != nil {
+		t.Errorf("%s, %v", out.Payload, err)
 	}
 }
 

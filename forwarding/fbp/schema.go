@@ -59,7 +59,7 @@ func outputShape(k Kind) (shape, bool) {
 			may("started", yesNo), need("running", yesNo), may("debug", yesNo)), true
 	case NetworkOutput:
 		return closed(need("message", str), may("type", shape{kind: text, enum: []string{"message", "previewurl"}}),
-			may("url", shape{kind: uri})), true
+			link("url")), true
 	case NetworkProcessError:
 		return closed(need("id", str), need("error", str), graph), true
 	case NetworkIcon:
@@ -76,7 +76,7 @@ func outputShape(k Kind) (shape, bool) {
 	case TraceStop, TraceClear:
 		return closed(graph), true
 	case TraceDump:
-		return closed(graph, need("type", traceType()), need("flowtrace", str)), true
+		return closed(graph, need("type", traceType()), need("flowtrace", shape{kind: text, spells: true})), true
 	case RuntimePacket, RuntimePacketSent, ComponentSource, NetworkDebug, NetworkEdges, TraceStart:
 		return bothShape(k, open)
 	}
@@ -104,7 +104,7 @@ func bothShape(k Kind, changed func(...field) shape) (shape, bool) {
 	case RuntimePacket, RuntimePacketSent:
 		return closed(need("port", str), need("event", shape{kind: text, enum: []string{
 			EventConnect, EventBeginGroup, EventData, EventEndGroup, EventDisconnect,
-		}}), may("type", str), may("schema", shape{kind: uri}), may("payload", shape{}), graph), true
+		}}), may("type", str), link("schema"), may("payload", shape{}), graph), true
 	case GraphClear:
 		return closed(need("id", str), may("name", str), may("library", str), may("main", shape{kind: truth}),
 			may("icon", str), may("description", str)), true
@@ -160,6 +160,9 @@ func changes(fields ...field) shape {
 	return s
 }
 
+// link is a key that says where more is to be found; what is no URI is left out.
+func link(name string) field { return field{name: name, optional: true, shape: shape{kind: uri}} }
+
 func endpoint() shape {
 	return closed(need("node", shape{kind: text}), need("port", shape{kind: text}), may("index", shape{kind: index}))
 }
@@ -172,7 +175,7 @@ func event() []field {
 
 func ports() shape {
 	str, yesNo := shape{kind: text}, shape{kind: truth}
-	return listOf(closed(need("id", str), need("type", str), may("schema", shape{kind: uri}),
+	return listOf(closed(need("id", str), need("type", str), link("schema"),
 		may("required", yesNo), may("addressable", yesNo), may("description", str),
 		may("values", listOf(shape{})), may("default", shape{})))
 }

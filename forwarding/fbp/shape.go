@@ -16,6 +16,7 @@ type shape struct {
 	kind   valueKind
 	enum   []string // of a text
 	rounds bool     // an integer: others are rounded
+	spells bool     // a text: objects, too, as the text that they are
 	fields []field  // of an object
 	open   bool     // an object: other keys are kept
 	item   *shape   // of a list
@@ -49,6 +50,7 @@ type field struct {
 	name     string
 	required bool
 	keepNull bool // null is a value, and not the same as no key
+	optional bool // goes if it is wrong: not worth losing the message over
 	shape    shape
 }
 
@@ -93,6 +95,10 @@ func (s shape) shaped(b, value []byte, path string, m mode) ([]byte, *fault) {
 		return s.list(b, value, path, m)
 	case integer:
 		return s.integer(b, value, path, m)
+	case text:
+		if s.spells && m == reading && value[0] == '{' {
+			return appendQuoted(b, string(value)), nil
+		}
 	}
 	if f := s.scalar(value, path); f != nil {
 		return b, f
@@ -220,6 +226,9 @@ func (s shape) object(b, value []byte, path string, m mode) ([]byte, *fault) {
 			case m == writing && wanted.kind == list:
 				value = []byte("[]")
 			}
+		}
+		if known.optional && m != exact && wanted.scalar(value, path) != nil {
+			continue
 		}
 		if !first {
 			b = append(b, ',')
