@@ -5,10 +5,27 @@ import (
 	"sync"
 	"time"
 
+	"github.com/flogate/flogate/core/bridge"
 	"github.com/flogate/flogate/core/broker"
 	"github.com/flogate/flogate/core/route"
 	"github.com/flogate/flogate/core/transport"
 )
+
+// initialPatience is how long an initial packet waits for edges that do not get open: what is sent then is lost on them, and
+// what is never sent helps nobody.
+const initialPatience = 5 * time.Second
+
+// initialRun is an initial packet that waits for its time, or is being or has been sent.
+type initialRun struct {
+	since time.Time
+	stop  context.CancelFunc // nil while it waits
+}
+
+func (r *initialRun) end() {
+	if r.stop != nil {
+		r.stop()
+	}
+}
 
 // reconcileInitials sends the initial packets that are wanted and were not sent. One that goes away and comes back is sent
 // again: somebody has put it there again.
@@ -19,23 +36,66 @@ func (n *Network) reconcileInitials(ctx context.Context, wg *sync.WaitGroup) {
 			wanted[i.ID] = i
 		}
 	}
-	for id, stop := range n.iips {
+	for id, run := range n.iips {
 		if _, ok := wanted[id]; !ok {
-			stop()
+			run.end()
 			delete(n.iips, id)
 		}
 	}
+	now := time.Now()
+	var opening map[string]bool // looked up when the first packet is due
 	for id, w := range wanted {
-		if n.iips[id] != nil {
+		run := n.iips[id]
+		if run == nil {
+			run = &initialRun{since: now}
+			n.iips[id] = run
+		}
+		if run.stop != nil {
 			continue
 		}
-		ictx, stop := context.WithCancel(ctx)
-		n.iips[id] = stop
+		if opening == nil {
+			opening = n.opening(now)
+		}
+		if opening[w.To.Node] && now.Sub(run.since) < initialPatience {
+			continue // an edge that gets open wakes Run, and so does each second
+		}
+		var ictx context.Context
+		ictx, run.stop = context.WithCancel(ctx)
 		wg.Go(func() {
-			defer stop()
+			defer run.stop()
 			n.sendInitial(ictx, w)
 		})
 	}
+}
+
+// opening returns the nodes behind which an edge is not open yet that will be: next to them, or further on. What they answer to
+// an initial packet would be lost there, on a topic or at an exchange where nobody listens.
+func (n *Network) opening(now time.Time) map[string]bool {
+	feeds := make(map[string]bridge.Status, len(n.feeds))
+	for key, run := range n.feeds {
+		feeds[key] = run.feed.Status()
+	}
+	before := make(map[string][]string) // nodes from which edges lead to a node
+	opening := make(map[string]bool)
+	var next []string
+	for _, e := range n.wanted.Plan.Edges {
+		if e.Pending != "" || e.Refused != "" {
+			continue
+		}
+		before[e.To.Node] = append(before[e.To.Node], e.From.Node)
+		if s := n.edge(e, feeds, now).State; s == Pending || s == Broken {
+			next = append(next, e.From.Node)
+		}
+	}
+	for len(next) > 0 {
+		node := next[len(next)-1]
+		next = next[:len(next)-1]
+		if !opening[node] {
+			opening[node] = true
+			next = append(next, before[node]...)
+		}
+	}
+	return opening
 }
 
 // sendInitial tries until the broker has the packet, or refuses it, or ctx ends.

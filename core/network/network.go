@@ -65,7 +65,7 @@ type Network struct {
 	wanted  Wanted
 	brokers map[string]*brokerRun
 	feeds   map[string]*feedRun
-	iips    map[string]context.CancelFunc // initial packets that are being or have been sent
+	iips    map[string]*initialRun // by their ids
 	states  map[string]*edgeState
 	moved   chan struct{} // closed and replaced when brokers changes
 	natives map[string]*nativeRun
@@ -110,7 +110,7 @@ func New(cfg Config) *Network {
 		cfg:     cfg,
 		brokers: make(map[string]*brokerRun),
 		feeds:   make(map[string]*feedRun),
-		iips:    make(map[string]context.CancelFunc),
+		iips:    make(map[string]*initialRun),
 		states:  make(map[string]*edgeState),
 		moved:   make(chan struct{}),
 		natives: make(map[string]*nativeRun),
@@ -165,8 +165,8 @@ func (n *Network) shutdown() {
 		}
 		feeds = append(feeds, f)
 	}
-	for _, stop := range n.iips {
-		stop()
+	for _, i := range n.iips {
+		i.end()
 	}
 	for _, b := range n.binders {
 		b.stop() // what is bound stays

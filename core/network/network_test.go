@@ -276,6 +276,30 @@ func TestRefusedMessagesGoToTheDeadLetter(t *testing.T) {
 	}
 }
 
+func TestInitialPacketWaitsForTheEdgesBehindIt(t *testing.T) {
+	s := newSite(t)
+	s.m.RefuseConnections(errors.New("not yet"))
+	s.apply("'hello' -> IN a(x) OUT -> IN b(x)\nb OUT -> IN c(x)\n'hello' -> IN c")
+	s.await("b.out -> c.in", network.Broken, "not yet")
+	s.arrived("c", 1) // there is nothing behind it
+	if n := len(s.q.PublishedTo("queue/a.in")); n != 0 {
+		t.Error("the initial packet was sent when nobody listened to what comes of it")
+	}
+	s.m.RefuseConnections(nil)
+	s.arrived("a", 1)
+	s.await("a.out -> b.in", network.Flowing, "")
+	s.await("b.out -> c.in", network.Flowing, "")
+}
+
+func TestInitialPacketDoesNotWaitForEver(t *testing.T) {
+	s := newSite(t)
+	s.missing["c"] = true
+	s.m.RefuseConnections(errors.New("never"))
+	s.apply("'hello' -> IN a(x) OUT -> IN b(x)\n'hello' -> IN d(x) OUT -> IN c(x)\nd OUT -> IN d")
+	s.arrived("a", 1)
+	s.arrived("d", 1)
+}
+
 func TestInitialPacketsAreSentOnce(t *testing.T) {
 	s := newSite(t)
 	s.q.RefuseConnections(errors.New("not yet"))
