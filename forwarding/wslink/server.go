@@ -30,8 +30,9 @@ type ServerOptions struct {
 	Hosts []string
 	// Clients is how many may be connected at once, 1,000. More get status 503.
 	Clients int
-	// Handshakes is how many connections may be there that are no clients yet, 100. The oldest has to go for one more, so
-	// that nobody keeps others out by connecting and saying nothing.
+	// Handshakes is how many connections may be there that are no clients yet: as many as Clients, who may all come at once
+	// when the server has been away. The oldest has to go for one more, so that nobody keeps others out by connecting and
+	// saying nothing.
 	Handshakes int
 	// Handshake is how long a handshake may take, TLS apart, which may take as long again: 5 s.
 	Handshake time.Duration
@@ -95,13 +96,11 @@ func NewServer(o ServerOptions, log *slog.Logger, serve func(context.Context, *C
 	if o.Label == "" {
 		o.Label = "flogate"
 	}
-	for _, n := range []struct {
-		value *int
-		byDef int
-	}{{&o.Clients, 1000}, {&o.Handshakes, 100}} {
-		if *n.value <= 0 {
-			*n.value = n.byDef
-		}
+	if o.Clients <= 0 {
+		o.Clients = 1000
+	}
+	if o.Handshakes <= 0 {
+		o.Handshakes = o.Clients
 	}
 	for _, d := range []*time.Duration{&o.Handshake, &o.Drain} {
 		if *d <= 0 {
