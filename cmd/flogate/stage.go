@@ -225,7 +225,7 @@ func (r *runner) plan(ctx context.Context) time.Time {
 	r.mu.Unlock()
 	for _, g := range r.site.Graphs {
 		for _, n := range g.Graph.Nodes {
-			if !shares(n.Component) {
+			if !route.IsRelay(n.Component) {
 				in.Nodes = append(in.Nodes, roster.Node{Role: n.ID, Component: n.Component})
 			}
 		}
@@ -255,11 +255,6 @@ func (r *runner) attend() {
 		}
 	}
 	r.stage.heard = heard
-}
-
-// shares says whether a component only says how messages are shared out: a node of it is nobody.
-func shares(component string) bool {
-	return strings.EqualFold(component, "msgflo/RoundRobin") || strings.EqualFold(component, "msgflo/PubSub")
 }
 
 // remember keeps who plays, for the status, and says what looks wrong with them.
