@@ -40,11 +40,29 @@ type client interface {
 func open(t testing.TB, kind string) house {
 	t.Helper()
 	if kind == "mqtt" {
-		b := brokers.Mosquitto(t)
-		return house{b, dialMQTT(t, b.URL())}
+		return own(t, brokers.Mosquitto(t))
 	}
-	b := brokers.RabbitMQ(t)
-	return house{b, dialAMQP(t, b.URL())}
+	return own(t, brokers.RabbitMQ(t))
+}
+
+func own(t testing.TB, b *brokers.Broker) house {
+	t.Helper()
+	return house{b, dial(t, b.URL())}
+}
+
+func dial(t testing.TB, url string) client {
+	t.Helper()
+	if strings.HasPrefix(url, "mqtt") {
+		return dialMQTT(t, url)
+	}
+	return dialAMQP(t, url)
+}
+
+// restart restarts a broker that the test has for itself. What was heard before is not heard any more.
+func (h *house) restart(t testing.TB) {
+	t.Helper()
+	h.Restart()
+	h.client = dial(t, h.URL())
 }
 
 func (h house) send(t testing.TB, queue, body string) {
@@ -103,7 +121,7 @@ type mqttClient struct{ c mqtt.Client }
 
 func dialMQTT(t testing.TB, url string) client {
 	t.Helper()
-	c := mqtt.NewClient(mqtt.NewClientOptions().AddBroker(url).SetClientID("test").SetConnectTimeout(10 * time.Second))
+	c := mqtt.NewClient(mqtt.NewClientOptions().AddBroker(url).SetAutoReconnect(false).SetConnectTimeout(10 * time.Second))
 	if err := wait(c.Connect()); err != nil {
 		t.Fatal(err)
 	}
