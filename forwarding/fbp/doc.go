@@ -6,21 +6,9 @@
 //
 // # Reading
 //
-// Whatever a client sends can be answered:
-//
-//	in, err := fbp.DecodeInput(message) // envelope; the secret is out of the payload
-//	var p fbp.Payload
-//	if err == nil {
-//		p, err = in.Parse()
-//	}
-//	if err != nil {
-//		return in.Fail(err) // on the request's sub-protocol, with its id
-//	}
-//	switch p := p.(type) {
-//	case fbp.AddNode:
-//		…
-//		return in.Answer(p) // the echo
-//	}
+// Whatever a client sends can be answered, as the example shows: [DecodeInput] reads the envelope and takes the secret out of
+// it, [Input.Parse] the payload; the error of either goes back with [Input.Fail], on the request's sub-protocol and with its
+// id.
 //
 // What is read is taken as clients are, not as the schema would have them: keys that there are none of are dropped at each
 // level that the protocol defines, null is no key where a key need not be, and positions are rounded. What is not taken, is

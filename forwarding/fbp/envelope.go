@@ -221,10 +221,10 @@ func (in Input) bad(err error) Error {
 // Append appends the message to b as it is sent. The secret goes to both places, for runtimes of all versions.
 func (in Input) Append(b []byte) []byte {
 	b = appendKind(b, in.Kind)
+	payload := trim(orEmpty(in.Payload))
 	if in.Secret.IsZero() {
-		b = append(b, in.Payload...)
+		b = append(b, payload...)
 	} else {
-		payload := trim(in.Payload)
 		b = append(b, payload[:len(payload)-1]...)
 		if payload[skipSpace(payload, 1)] != '}' {
 			b = append(b, ',')
@@ -241,11 +241,19 @@ func (in Input) Append(b []byte) []byte {
 // Append appends the message to b as it is sent. It does not look into the payload, so that one payload is encoded once for
 // many clients.
 func (out Output) Append(b []byte) []byte {
-	b = append(appendKind(b, out.Kind), out.Payload...)
+	b = append(appendKind(b, out.Kind), orEmpty(out.Payload)...)
 	if out.ResponseTo != "" {
 		b = appendQuoted(append(b, `,"responseTo":`...), out.ResponseTo)
 	}
 	return append(b, '}')
+}
+
+// orEmpty returns what stands for no payload at all.
+func orEmpty(payload json.RawMessage) json.RawMessage {
+	if payload == nil {
+		return json.RawMessage("{}")
+	}
+	return payload
 }
 
 func appendKind(b []byte, k Kind) []byte {

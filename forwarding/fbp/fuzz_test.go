@@ -138,8 +138,17 @@ func TestMessagesThatAreNearlyRight(t *testing.T) {
 	eachOutput(t, func(_ fbp.Payload, out fbp.Output) { outputs = append(outputs, string(out.Append(nil))) })
 	rapid.Check(t, func(t *rapid.T) {
 		if rapid.Bool().Draw(t, "input") {
+			const canary = "c4n4ry"
 			in, err := fbp.DecodeInput([]byte(mutated(t, rapid.SampledFrom(inputs).Draw(t, "message"))))
+			if err == nil {
+				in.Secret = fbp.NewSecret(canary)
+				in, err = fbp.DecodeInput(in.Append(nil))
+			}
 			checkInput(t, in, err)
+			if p, err := in.Parse(); err != nil && strings.Contains(string(in.Fail(err).Append(nil)), canary) ||
+				err == nil && strings.Contains(compacted(p), canary) {
+				t.Fatalf("%s gives a secret away", in.Payload)
+			}
 			return
 		}
 		if out, err := fbp.DecodeOutput([]byte(mutated(t, rapid.SampledFrom(outputs).Draw(t, "message")))); err == nil {

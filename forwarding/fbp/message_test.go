@@ -134,6 +134,17 @@ func TestSecretIsInBothPlacesOfWhatIsSent(t *testing.T) {
 	}
 }
 
+func TestNoPayloadIsAnEmptyOne(t *testing.T) {
+	in := fbp.Input{Kind: fbp.RuntimeGetRuntime, Secret: fbp.NewSecret("s")}
+	if got, want := string(in.Append(nil)), `{"protocol":"runtime","command":"getruntime","payload":{"secret":"s"},"secret":"s"}`; got != want {
+		t.Errorf("\n got %s\nwant %s", got, want)
+	}
+	out := fbp.Output{Kind: fbp.NetworkPersist}
+	if got, want := string(out.Append(nil)), `{"protocol":"network","command":"persist","payload":{}}`; got != want {
+		t.Errorf("\n got %s\nwant %s", got, want)
+	}
+}
+
 func TestSecretIsNeverPrinted(t *testing.T) {
 	const canary = "c4n4ry"
 	in, err := fbp.DecodeInput([]byte(`{"protocol":"graph","command":"addnode","payload":{"id":1},"secret":"` + canary + `"}`))
