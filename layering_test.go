@@ -67,6 +67,7 @@ var layers = map[string]layer{
 
 	"core/wire":                    {level: 2, outside: grpc},
 	"core/broker":                  {level: 2, outside: limits},
+	"core/desk":                    {level: 2},
 	"core/route":                   {level: 2},
 	"core/transport/transporttest": {level: 2, outside: []string{"github.com/google/go-cmp", "go.uber.org/goleak"}},
 	"forwarding/fbp/fbptest":       {level: 2, only: forForwarding},

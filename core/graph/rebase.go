@@ -1,6 +1,7 @@
 package graph
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 )
@@ -18,12 +19,12 @@ func (c *Conflict) Error() string { return fmt.Sprintf("%s: %v", c.Change.Comman
 func (c *Conflict) Unwrap() error { return c.Reason }
 
 // Rebase fits changes that were made to base to another graph that has come from base, onto. It returns those that are
-// left to make there, without what is so already. If one does not fit it returns a *Conflict: what it would change is gone
-// or has got another value, what it would remove has become something else or has got something attached. Neither graph is
-// touched. The ends and data of changes must be spelled out, as they are in effects, in what undoes a change and in a Diff.
-func Rebase(base, onto *Graph, changes []Change) ([]Change, error) {
+// left to make there, without what is so already, and apart from them those that do not fit: what they would change is gone
+// or has got another value, what they would remove has become something else or has got something attached. Neither graph
+// is touched. The ends and data of changes must be spelled out, as they are in effects, in what undoes a change and in a
+// Diff.
+func Rebase(base, onto *Graph, changes []Change) (left []Change, conflicts []*Conflict) {
 	base, onto = base.Clone(), onto.Clone()
-	left := []Change{}
 	for _, c := range changes {
 		done, err := fits(c, base, onto)
 		if err == nil && !done {
@@ -31,14 +32,12 @@ func Rebase(base, onto *Graph, changes []Change) ([]Change, error) {
 				left = append(left, c)
 			}
 		}
-		if err == nil {
-			_, _, err = c.apply(base)
-		}
+		_, _, _ = c.apply(base) // it was made to it
 		if err != nil {
-			return nil, &Conflict{c, err}
+			conflicts = append(conflicts, &Conflict{c, err})
 		}
 	}
-	return left, nil
+	return left, conflicts
 }
 
 // fits reports whether a change to base has nothing left to do in onto, or what stands in its way that the change itself
@@ -47,7 +46,7 @@ func fits(c Change, base, onto *Graph) (done bool, err error) {
 	switch c := c.(type) {
 	case Clear:
 		if !Same(base, onto) {
-			return false, fmt.Errorf("the graph has been changed")
+			return false, errors.New("the graph has been changed")
 		}
 	case ChangeProperties:
 		was, is := base.properties(), onto.properties()
