@@ -121,35 +121,50 @@ func (o *Outbox) wake() {
 	}
 }
 
-// Take returns the oldest frame, and how many others have been dropped since the last call; it blocks until there is a frame
-// or ctx ends. Frames that were dropped may have been older than this one or newer. When the outbox has ended it returns why,
-// and nothing that was left in it: a client that is told half is told something false.
-func (o *Outbox) Take(ctx context.Context) (frame []byte, lost uint64, err error) {
+// Take appends the oldest frames to into, oldest first, and returns that, with how many others have been dropped since the
+// last call, which may have been older than these or newer. It blocks until there is a frame or ctx ends, and never waits for
+// more; it takes what a connection sends at once, 64 messages or 64 KiB, because what has been taken cannot be
+// dropped any more. When the outbox has ended it returns why, and nothing that was left in it: a client that is told half is
+// told something false.
+func (o *Outbox) Take(ctx context.Context, into [][]byte) (frames [][]byte, lost uint64, err error) {
 	for {
-		frame, lost, ok, err := o.poll()
-		if ok || err != nil {
-			return frame, lost, err
+		frames, lost, err = o.poll(into)
+		if err != nil || len(frames) > len(into) {
+			return frames, lost, err
 		}
 		select {
 		case <-o.news:
 		case <-ctx.Done():
-			return nil, 0, ctx.Err()
+			return into, 0, ctx.Err()
 		}
 	}
 }
 
-func (o *Outbox) poll() (frame []byte, lost uint64, ok bool, err error) {
+const (
+	batchMessages = 64
+	batchBytes    = 64 << 10
+)
+
+func (o *Outbox) poll(into [][]byte) (frames [][]byte, lost uint64, err error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if o.err != nil {
-		return nil, o.lost, false, o.err
+		return into, o.lost, o.err
 	}
 	if o.must.len()+o.may.len() == 0 {
 		o.waiting = true
-		return nil, 0, false, nil
+		return into, 0, nil
 	}
 	lost, o.lost = o.lost, 0
-	return o.oldest().pop(), lost, true, nil
+	for n, bytes := 0, 0; n < batchMessages && o.must.len()+o.may.len() > 0; n++ {
+		q := o.oldest()
+		bytes += len(q.first().frame)
+		if n > 0 && bytes > batchBytes {
+			break
+		}
+		into = append(into, q.pop())
+	}
+	return into, lost, nil
 }
 
 // oldest returns the queue with the oldest frame. There must be one.

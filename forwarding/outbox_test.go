@@ -16,13 +16,30 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-func take(t *testing.T, o *Outbox) (string, uint64) {
+func take(t *testing.T, o *Outbox) ([]string, uint64) {
 	t.Helper()
-	frame, lost, err := o.Take(t.Context())
+	frames, lost, err := o.Take(t.Context(), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return string(frame), lost
+	return texts(frames), lost
+}
+
+func texts(frames [][]byte) []string {
+	var s []string
+	for _, f := range frames {
+		s = append(s, string(f))
+	}
+	return s
+}
+
+// wantTaken asserts what is taken next.
+func wantTaken(t *testing.T, o *Outbox, lost uint64, frames ...string) {
+	t.Helper()
+	got, n := take(t, o)
+	if diff := cmp.Diff(frames, got); diff != "" || n != lost {
+		t.Errorf("after %d lost, want %d: %s", n, lost, diff)
+	}
 }
 
 func push(t *testing.T, o *Outbox, frame string) {
@@ -40,18 +57,9 @@ func TestWhatMayBeDroppedGoesFirstAndOldestFirst(t *testing.T) {
 	o.Offer([]byte("data 3"))
 	push(t, o, "answer 2") // there is no room: data 1 goes
 	o.Offer([]byte("data 4"))
-	var got []string
-	var lost []uint64
-	for range 4 {
-		frame, n := take(t, o)
-		got, lost = append(got, frame), append(lost, n)
-	}
-	if diff := cmp.Diff([]string{"answer 1", "data 3", "answer 2", "data 4"}, got); diff != "" {
-		t.Error(diff)
-	}
-	if diff := cmp.Diff([]uint64{2, 0, 0, 0}, lost); diff != "" {
-		t.Error("the loss is told with the next frame, once:", diff)
-	}
+	wantTaken(t, o, 2, "answer 1", "data 3", "answer 2", "data 4")
+	push(t, o, "answer 3")
+	wantTaken(t, o, 0, "answer 3") // the loss is told once
 	if n := o.Dropped(); n != 2 {
 		t.Errorf("%d dropped, want 2", n)
 	}
@@ -67,9 +75,7 @@ func TestBytesBoundAsWell(t *testing.T) {
 	if o.Offer([]byte("longer than ten bytes")) {
 		t.Error("a frame larger than the bound was taken")
 	}
-	if frame, lost := take(t, o); frame != "abcdef" || lost != 3 {
-		t.Errorf("%q after %d, want abcdef after 3", frame, lost)
-	}
+	wantTaken(t, o, 3, "abcdef")
 }
 
 func TestWhatMustArriveEndsTheClientRatherThanBeDropped(t *testing.T) {
@@ -87,7 +93,7 @@ func TestWhatMustArriveEndsTheClientRatherThanBeDropped(t *testing.T) {
 			if err := o.Push(frame); !errors.Is(err, ErrBehind) {
 				t.Errorf("push: %v, want %v", err, ErrBehind)
 			}
-			if _, _, err := o.Take(t.Context()); !errors.Is(err, ErrBehind) {
+			if _, _, err := o.Take(t.Context(), nil); !errors.Is(err, ErrBehind) {
 				t.Errorf("take: %v, want %v", err, ErrBehind)
 			}
 			if n, bytes := o.Len(); n != 0 || bytes != 0 {
@@ -100,9 +106,7 @@ func TestWhatMustArriveEndsTheClientRatherThanBeDropped(t *testing.T) {
 func TestLoneFrameLargerThanTheBoundArrives(t *testing.T) {
 	o := NewOutbox(10, 10)
 	push(t, o, "a graph of many nodes")
-	if frame, _ := take(t, o); frame != "a graph of many nodes" {
-		t.Errorf("got %q", frame)
-	}
+	wantTaken(t, o, 0, "a graph of many nodes")
 }
 
 func TestFramesAreNotCopied(t *testing.T) {
@@ -113,11 +117,32 @@ func TestFramesAreNotCopied(t *testing.T) {
 	} {
 		o := NewOutbox(1, 100)
 		put(o)
-		got, _, err := o.Take(t.Context())
-		if err != nil || &got[0] != &frame[0] {
+		got, _, err := o.Take(t.Context(), nil)
+		if err != nil || &got[0][0] != &frame[0] {
 			t.Errorf("another frame came out, %v", err)
 		}
 	}
+}
+
+func TestTakeTakesWhatIsSentAtOnceAndNoMore(t *testing.T) {
+	o := NewOutbox(0, 0)
+	for range batchMessages + 1 {
+		push(t, o, "x")
+	}
+	into := [][]byte{[]byte("kept")}
+	frames, _, err := o.Take(t.Context(), into)
+	if err != nil || len(frames) != 1+batchMessages || string(frames[0]) != "kept" {
+		t.Errorf("%d frames, %v", len(frames), err)
+	}
+	wantTaken(t, o, 0, "x")
+	half := string(make([]byte, batchBytes/2))
+	for _, frame := range []string{half, half, "x", half + half + half, "y"} {
+		push(t, o, frame)
+	}
+	wantTaken(t, o, 0, half, half)
+	wantTaken(t, o, 0, "x")
+	wantTaken(t, o, 0, half+half+half)
+	wantTaken(t, o, 0, "y")
 }
 
 func TestTakeWaits(t *testing.T) {
@@ -130,12 +155,12 @@ func TestTakeWaits(t *testing.T) {
 			} {
 				got := make(chan string, 1)
 				go func() {
-					frame, _, err := o.Take(t.Context())
-					got <- fmt.Sprint(string(frame), err)
+					frames, _, err := o.Take(t.Context(), nil)
+					got <- fmt.Sprint(texts(frames), err)
 				}()
 				synctest.Wait()
 				put()
-				if s := <-got; s != "x<nil>" {
+				if s := <-got; s != "[x] <nil>" {
 					t.Errorf("got %s", s)
 				}
 			}
@@ -147,7 +172,7 @@ func TestTakeWaits(t *testing.T) {
 			ctx, cancel := context.WithCancel(t.Context())
 			done := make(chan error, 1)
 			go func() {
-				_, _, err := o.Take(ctx)
+				_, _, err := o.Take(ctx, nil)
 				done <- err
 			}()
 			synctest.Wait()
@@ -156,9 +181,7 @@ func TestTakeWaits(t *testing.T) {
 				t.Error(err)
 			}
 			push(t, o, "later")
-			if frame, _ := take(t, o); frame != "later" {
-				t.Errorf("got %q", frame)
-			}
+			wantTaken(t, o, 0, "later")
 		})
 	})
 	t.Run("until the outbox is closed", func(t *testing.T) {
@@ -167,7 +190,7 @@ func TestTakeWaits(t *testing.T) {
 			gone := errors.New("gone")
 			done := make(chan error, 1)
 			go func() {
-				_, _, err := o.Take(t.Context())
+				_, _, err := o.Take(t.Context(), nil)
 				done <- err
 			}()
 			synctest.Wait()
@@ -215,24 +238,26 @@ func TestNothingIsLostUncounted(t *testing.T) {
 	go func() {
 		defer close(end)
 		for {
-			frame, n, err := o.Take(t.Context())
+			frames, n, err := o.Take(t.Context(), nil)
 			if err != nil {
 				t.Error(err)
 				return
 			}
 			lost += n
-			if len(frame) == 0 {
-				return
-			}
-			came++
-			id := int(binary.BigEndian.Uint32(frame))
-			w, n32 := id>>24, id&0xffffff
-			if before, ok := last[w]; ok && before >= n32 {
-				t.Errorf("writer %d: %d came after %d", w, n32, before)
-			}
-			last[w] = n32
-			if n32%2 == 0 {
-				must[w]++
+			for _, frame := range frames {
+				if len(frame) == 0 {
+					return
+				}
+				came++
+				id := int(binary.BigEndian.Uint32(frame))
+				w, number := id>>24, id&0xffffff
+				if before, ok := last[w]; ok && before >= number {
+					t.Errorf("writer %d: %d came after %d", w, number, before)
+				}
+				last[w] = number
+				if number%2 == 0 {
+					must[w]++
+				}
 			}
 		}
 	}()
@@ -325,11 +350,16 @@ func TestOutboxAgainstModel(t *testing.T) {
 				if ended || len(model) == 0 {
 					t.Skip("would wait, or has ended")
 				}
-				frame, n, err := o.Take(context.Background())
-				if err != nil || string(frame) != model[0].frame || n != lost {
-					t.Fatalf("%q after %d, %v; want %q after %d", frame, n, err, model[0].frame, lost)
+				frames, n, err := o.Take(context.Background(), nil)
+				if err != nil || n != lost || len(frames) != len(model) {
+					t.Fatalf("%q after %d, %v; want %v after %d", frames, n, err, model, lost)
 				}
-				model, lost = model[1:], 0
+				for i, h := range model {
+					if string(frames[i]) != h.frame {
+						t.Fatalf("%q, want %v", frames, model)
+					}
+				}
+				model, lost = nil, 0
 			},
 			"": func(t *rapid.T) {
 				wantN, wantB := size(false)
@@ -355,6 +385,7 @@ func BenchmarkOfferTo200Clients(b *testing.B) {
 				outboxes[i] = NewOutbox(1024, 1<<20)
 			}
 			ctx := context.Background()
+			var into [][]byte
 			b.ReportAllocs()
 			for n := 0; b.Loop(); n++ {
 				for _, o := range outboxes {
@@ -364,8 +395,9 @@ func BenchmarkOfferTo200Clients(b *testing.B) {
 					continue
 				}
 				for _, o := range outboxes {
-					for held, _ := o.Len(); held > 0; held-- {
-						if _, _, err := o.Take(ctx); err != nil {
+					for held, _ := o.Len(); held > 0; held, _ = o.Len() {
+						var err error
+						if into, _, err = o.Take(ctx, into[:0]); err != nil {
 							b.Fatal(err)
 						}
 					}

@@ -108,10 +108,11 @@ func (c *Conn) failed(err error) error {
 	return c.why()
 }
 
-// Write sends one message, and blocks until the system has taken all of it. Concurrent calls take turns. A peer that takes
-// nothing for as long as [Limits.Stall] loses the connection, and so does one to whom half a message has been sent when ctx
-// ends: the connection is closed with [GoingAway] then. An error is for good, except ctx's if ctx had ended before.
-func (c *Conn) Write(ctx context.Context, frame []byte) error {
+// Write sends messages, each a frame of its own, and blocks until the system has taken all of them. Concurrent calls take
+// turns, though between two messages of one another's may come. A peer that takes nothing for as long as [Limits.Stall] loses
+// the connection. If ctx ends in the middle, the connection is closed with [GoingAway]. An error is for good, except ctx's if
+// ctx had ended before.
+func (c *Conn) Write(ctx context.Context, frames ...[]byte) error {
 	if !c.open() {
 		return c.why() // which may be the reason that ctx has ended
 	}
@@ -122,12 +123,24 @@ func (c *Conn) Write(ctx context.Context, frame []byte) error {
 	defer c.writing.Add(-1)
 	stop := context.AfterFunc(ctx, func() { c.goAway(ctx) })
 	defer stop()
-	err := c.ws.Write(context.Background(), websocket.MessageText, frame)
-	if err == nil {
-		return nil
+	if err := c.write(frames); err != nil {
+		c.shut(fmt.Errorf("connection lost: %w", err), c.drop)
+		return c.why()
 	}
-	c.shut(fmt.Errorf("connection lost: %w", err), c.drop)
-	return c.why()
+	return nil
+}
+
+func (c *Conn) write(frames [][]byte) (err error) {
+	if len(frames) > 1 {
+		c.socket.cork()
+		defer func() { err = errors.Join(err, c.socket.uncork()) }()
+	}
+	for _, frame := range frames {
+		if err := c.ws.Write(context.Background(), websocket.MessageText, frame); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // Close closes the connection: what is being written gets out, then the peer is told the status and the reason, and its

@@ -34,6 +34,30 @@ func TestMessagesCrossWholeAndInOrder(t *testing.T) {
 	}
 }
 
+func TestManyMessagesAtOnce(t *testing.T) {
+	addr, _, _ := start(t, ServerOptions{}, echo)
+	c := dial(t, addr)
+	var sent [][]byte
+	for _, n := range []int{2, 10, 65000, 600, 65536, 3, 70_000, 200_000, 2} {
+		sent = append(sent, ofSize(n))
+	}
+	if err := c.Write(t.Context(), sent...); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Write(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range sent {
+		got, err := c.Read(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !bytes.Equal(got, want) {
+			t.Errorf("%d bytes came back as %d others", len(want), len(got))
+		}
+	}
+}
+
 func TestConcurrentWritesTakeTurns(t *testing.T) {
 	const writers, each = 8, 200
 	got := make(chan string, writers*each)

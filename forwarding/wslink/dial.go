@@ -62,8 +62,7 @@ func Dial(ctx context.Context, address string, o DialOptions) (*Conn, error) {
 // refused says whether a server was there and may have been put off by the sub-protocol: it has answered, though not that it
 // cannot now, or has hung up without a word.
 func refused(err error) bool {
-	var h *HandshakeError
-	if errors.As(err, &h) {
+	if h, ok := errors.AsType[*HandshakeError](err); ok {
 		return h.Status < 500 && h.Status != http.StatusTooManyRequests
 	}
 	return errors.Is(err, io.EOF)
@@ -99,8 +98,7 @@ func (o DialOptions) dial(ctx context.Context, u *url.URL, subprotocols []string
 	case response != nil:
 		return nil, &HandshakeError{response.StatusCode, err}
 	default:
-		var failed *url.Error // has the whole address in its text
-		if errors.As(err, &failed) {
+		if failed, ok := errors.AsType[*url.Error](err); ok { // has the whole address in its text
 			err = failed.Err
 		}
 		return nil, err

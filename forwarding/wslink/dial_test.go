@@ -101,7 +101,9 @@ func TestServerThatRefusesTheSubprotocolIsTriedWithout(t *testing.T) {
 			go func() { done <- picky.Serve(l) }()
 			t.Cleanup(func() {
 				_ = picky.Close()
-				<-done
+				if err := receive(t, done); !errors.Is(err, http.ErrServerClosed) {
+					t.Error(err)
+				}
 				eventually(t, "the client is gone", func() bool { return server.Clients() == 0 })
 			})
 			c := dial(t, l.Addr().String())

@@ -21,7 +21,8 @@ const FlowhubURL = "https://app.flowhub.io"
 // secret may be empty. The program splits what it is given at "=" and "&" and knows no way around that, so no value may have
 // one.
 func LiveURL(ui, runtime, id, secret string) (string, error) {
-	query := "protocol=websocket"
+	var query strings.Builder
+	query.WriteString("protocol=websocket")
 	for _, v := range []struct{ key, value string }{{"address", runtime}, {"id", id}, {"secret", secret}} {
 		if strings.ContainsAny(v.value, "=&") {
 			if v.key == "secret" {
@@ -30,10 +31,10 @@ func LiveURL(ui, runtime, id, secret string) (string, error) {
 			return "", fmt.Errorf(`%s %q: cannot be in a live URL with "=" or "&"`, v.key, v.value)
 		}
 		if v.value != "" {
-			query += "&" + v.key + "=" + v.value
+			query.WriteString("&" + v.key + "=" + v.value)
 		}
 	}
-	escaped := strings.ReplaceAll(url.QueryEscape(query), "+", "%20") // a plus in it is %2B by now
+	escaped := strings.ReplaceAll(url.QueryEscape(query.String()), "+", "%20") // a plus in it is %2B by now
 	return strings.TrimRight(ui, "/") + "/#runtime/endpoint?" + escaped, nil
 }
 

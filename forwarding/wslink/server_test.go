@@ -313,8 +313,13 @@ func TestLiveURL(t *testing.T) {
 
 func TestOptionsThatCannotBeAreRefused(t *testing.T) {
 	for _, o := range []ServerOptions{
-		{Origins: []string{"*"}}, {UI: "app.flowhub.io"}, {UI: "javascript:alert(1)"}, {UI: "https://a/#b"},
-		{Public: "gateway"}, {Public: "http://gateway"}, {Public: "ws://a b"},
+		{Origins: []string{"*"}},
+		{UI: "app.flowhub.io"},
+		{UI: "javascript:alert(1)"},
+		{UI: "https://a/#b"},
+		{Public: "gateway"},
+		{Public: "http://gateway"},
+		{Public: "ws://a b"},
 	} {
 		if _, err := NewServer(o, silent(), echo); err == nil {
 			t.Errorf("taken: %+v", o)

@@ -19,6 +19,10 @@ type socket struct {
 	start time.Time
 	heard atomic.Int64 // nanoseconds from start to the last byte that was read
 
+	writing sync.Mutex // is held while something is written, and protects:
+	corked  int
+	held    []byte // to be written when nobody corks
+
 	mu  sync.Mutex
 	end time.Time // no deadline is later; zero: none
 	err error     // the first error of reading: without one, what the library complains about is the peer's fault
@@ -60,6 +64,47 @@ func (s *socket) readError() error {
 const piece = 64 << 10
 
 func (s *socket) Write(p []byte) (int, error) {
+	s.writing.Lock()
+	defer s.writing.Unlock()
+	if s.corked == 0 {
+		return s.write(p)
+	}
+	if len(s.held)+len(p) > piece {
+		if err := s.flush(); err != nil {
+			return 0, err
+		}
+	}
+	if len(p) >= piece {
+		return s.write(p)
+	}
+	s.held = append(s.held, p...)
+	return len(p), nil
+}
+
+// cork holds what is written back until uncork, or until it is a piece: many small frames cost one system call then.
+func (s *socket) cork() {
+	s.writing.Lock()
+	defer s.writing.Unlock()
+	s.corked++
+}
+
+func (s *socket) uncork() error {
+	s.writing.Lock()
+	defer s.writing.Unlock()
+	s.corked--
+	return s.flush()
+}
+
+func (s *socket) flush() error {
+	if len(s.held) == 0 {
+		return nil
+	}
+	_, err := s.write(s.held)
+	s.held = s.held[:0]
+	return err
+}
+
+func (s *socket) write(p []byte) (int, error) {
 	written := 0
 	for {
 		n := min(piece, len(p)-written)

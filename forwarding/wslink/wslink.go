@@ -3,7 +3,7 @@
 //
 // It is for connections: handshakes, origins, limits, silent and slow peers, closing. It is not for sessions, secrets or
 // capabilities, nor for queues: what a client has still to be sent is in a forwarding.Outbox, from where one goroutine takes
-// frame by frame and calls [Conn.Write], while another calls [Conn.Read] all the time.
+// frames and calls [Conn.Write], while another calls [Conn.Read] all the time.
 //
 //	server, err := wslink.NewServer(wslink.ServerOptions{ID: id, Origins: site.Origins}, log,
 //		func(ctx context.Context, conn *wslink.Conn, client wslink.Client) {
