@@ -178,7 +178,7 @@ func (r *runner) declared(p player, now time.Time) roster.Declared {
 	case !runs:
 		d.Run = &roster.Run{State: "running", Since: now} // it is about to
 	default:
-		d.Run = &roster.Run{State: s.State, Reason: s.Reason, Since: s.Since, Restarts: s.Restarts}
+		d.Run = &roster.Run{State: s.State, Reason: s.Reason, Since: s.Since}
 	}
 	return d
 }

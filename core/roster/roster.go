@@ -7,11 +7,13 @@
 //   - Of several participants in a role, the one that came last says where a port is: the others are workers at the same
 //     places, or what is left of an earlier life.
 //   - A participant that is seen on several brokers is wired on the one where it was seen first.
-//   - Each life of a role gets its initial packets once. One that the gateway has started is given a moment to announce
-//     itself before it is sent any: until then nobody may listen.
+//   - Each life of a role gets its initial packets once: whoever comes is another life, whoever goes leaves no other one
+//     behind. One that the gateway has started is given a moment to announce itself before it is sent any: until then nobody
+//     may listen.
 //   - A role that nobody plays is missing, and what is wired to it waits.
 //
-// It does no I/O but asking drivers about ports, and remembers only what they have answered. It is not for carrying anything.
+// It does no I/O but asking drivers about ports, and remembers only what they have answered, and who has come to a role that
+// is still played. It is not for carrying anything.
 package roster
 
 import (
@@ -22,6 +24,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/flogate/flogate/core/discovery"
@@ -46,10 +49,10 @@ type Declared struct {
 // Run is a program that plays a role.
 type Run struct {
 	// State is running, waiting or failed.
-	State    string
-	Reason   string
-	Since    time.Time
-	Restarts int
+	State  string
+	Reason string
+	// Since is when it came into its State. Of one that is running it tells this life of the program from all others.
+	Since time.Time
 }
 
 // Port is a port of a participant.
@@ -131,6 +134,8 @@ type Roster struct {
 	// Validate asks the driver of a broker. It may block; ctx bounds it.
 	validate func(ctx context.Context, broker string, req transport.ValidateRequest) (transport.ValidateResult, error)
 	known    map[asked]answer
+	mute     map[string]silence // by broker
+	came     map[string]uint64  // the greatest incarnation of those who have come to a role that is played
 }
 
 // asked is what is asked about a port.
@@ -142,18 +147,34 @@ type asked struct {
 type answer struct {
 	traits  transport.Traits
 	problem string
+	missing bool // the driver has not answered: it is no answer to be remembered
 }
 
-// New returns a roster that asks validate about ports. It is transport.Driver's Validate for the driver of a broker.
+// silence is when a driver that has not answered is asked again. One that hangs would hold up everybody each time.
+type silence struct {
+	until  time.Time
+	wait   time.Duration // it was
+	reason string
+}
+
+// A driver that does not answer is left alone for leastRest, and longer each time, up to mostRest.
+const leastRest, mostRest = time.Second, 30 * time.Second
+
+// New returns a roster that asks validate about ports. It is transport.Driver's Validate for the driver of a broker, and is
+// called for several brokers at once.
 func New(validate func(ctx context.Context, broker string, req transport.ValidateRequest) (transport.ValidateResult, error)) *Roster {
-	return &Roster{validate: validate, known: make(map[asked]answer)}
+	return &Roster{validate: validate, known: make(map[asked]answer), mute: make(map[string]silence)}
 }
 
-// Forget forgets what drivers have answered: brokers are other ones.
-func (r *Roster) Forget() { clear(r.known) }
+// Forget forgets what drivers have answered, and that some have not: brokers are other ones.
+func (r *Roster) Forget() {
+	clear(r.known)
+	clear(r.mute)
+}
 
-// Cast returns who plays. It blocks while drivers are asked about ports that are new; ctx bounds that, and a port about which
-// there was no answer cannot be wired, with the reason, until another call gets one.
+// Cast returns who plays. It blocks while drivers are asked about ports that are new, all of them at the same time; ctx bounds
+// that. A port about which there was no answer cannot be wired, with the reason, until another call gets one: Again is when
+// the driver will be asked again, and until then nobody waits for it.
 func (r *Roster) Cast(ctx context.Context, in Input) Cast {
 	members := make(map[string]*member)
 	of := func(role string) *member {
@@ -177,12 +198,18 @@ func (r *Roster) Cast(ctx context.Context, in Input) Cast {
 		m.Announced = append(m.Announced, p)
 	}
 	cast := Cast{Participants: make(map[string]route.Participant, len(members))}
+	came := make(map[string]uint64)
 	for _, role := range slices.Sorted(maps.Keys(members)) {
 		m := members[role]
+		m.came = r.came[role]
 		m.settle(in.Now, &cast.Again)
+		if m.State != Absent {
+			came[role] = m.came
+		}
 		cast.Members = append(cast.Members, m.Member)
 	}
-	verdicts := r.ask(ctx, cast.Members)
+	r.came = came
+	verdicts := r.ask(ctx, cast.Members, in.Now, &cast.Again)
 	for _, m := range cast.Members {
 		if p := members[m.Role]; p.State != Absent {
 			cast.Participants[m.Role] = route.Participant{
@@ -198,6 +225,7 @@ func (r *Roster) Cast(ctx context.Context, in Input) Cast {
 type member struct {
 	Member
 	declared             *Declared
+	came                 uint64 // the greatest incarnation of those who have come
 	incarnation, waiting string
 }
 
@@ -215,6 +243,7 @@ func (m *member) declare(d Declared) {
 func (m *member) settle(now time.Time, again *time.Time) {
 	slices.SortFunc(m.Announced, func(p, q discovery.Participant) int { return cmp.Compare(p.Incarnation, q.Incarnation) })
 	var last time.Time // when somebody in the role was heard of
+	inports, outports := placesOf(m.Inports), placesOf(m.Outports)
 	for _, p := range slices.Backward(m.Announced) {
 		def := p.On[0].Definition
 		if m.From == "graph" {
@@ -222,15 +251,18 @@ func (m *member) settle(now time.Time, again *time.Time) {
 			m.Component = cmp.Or(def.Component, m.Component)
 		}
 		m.Label, m.Icon = cmp.Or(m.Label, def.Label), cmp.Or(m.Icon, def.Icon)
-		m.add(&m.Inports, "inport", p.On[0].Broker, def.Inports)
-		m.add(&m.Outports, "outport", p.On[0].Broker, def.Outports)
+		m.add(&m.Inports, inports, "inport", p.On[0].Broker, def.Inports)
+		m.add(&m.Outports, outports, "outport", p.On[0].Broker, def.Outports)
 		if p.Last.After(last) {
 			last = p.Last
 		}
 	}
 	if n := len(m.Announced); n > 0 {
-		m.incarnation = fmt.Sprint(m.Announced[n-1].Incarnation)
+		m.came = max(m.came, m.Announced[n-1].Incarnation)
 		m.State = Present
+	}
+	if m.came > 0 {
+		m.incarnation = fmt.Sprint(m.came)
 	}
 	switch {
 	case m.declared == nil && m.State == Absent:
@@ -245,7 +277,7 @@ func (m *member) settle(now time.Time, again *time.Time) {
 
 // run settles a role for which the gateway has started a program. last is when somebody has announced itself in the role.
 func (m *member) run(r Run, last, now time.Time, again *time.Time) {
-	m.incarnation += fmt.Sprintf("/%d", r.Restarts)
+	m.incarnation += fmt.Sprintf("/%d", r.Since.UnixNano())
 	m.Reason = r.Reason
 	until := r.Since.Add(Grace)
 	switch {
@@ -257,22 +289,41 @@ func (m *member) run(r Run, last, now time.Time, again *time.Time) {
 	case now.Before(until):
 		m.State = Starting
 		m.waiting = m.Role + " has not announced itself yet"
-		if again.IsZero() || until.Before(*again) {
-			*again = until
-		}
+		earlier(again, until)
 	default:
 		m.State = Running
 	}
 }
 
-// add adds what a participant says of its ports.
-func (m *member) add(ports *[]Port, what, broker string, announced []discovery.Port) {
+// earlier makes again the time at, if that is earlier.
+func earlier(again *time.Time, at time.Time) {
+	if again.IsZero() || at.Before(*again) {
+		*again = at
+	}
+}
+
+// placesOf says where in a list the port with a name is. Thousands may say that they play one role, each with ports of its
+// own: to look through all of them for each would take minutes.
+func placesOf(ports []Port) map[string]int {
+	places := make(map[string]int, len(ports))
+	for i, p := range ports {
+		places[fold(p.Name)] = i
+	}
+	return places
+}
+
+// fold is the same for names that differ in case only.
+func fold(name string) string { return strings.ToLower(strings.ToUpper(name)) }
+
+// add adds what a participant says of its ports. places are those of ports.
+func (m *member) add(ports *[]Port, places map[string]int, what, broker string, announced []discovery.Port) {
 	for _, a := range announced {
 		p := Port{
 			Name: a.ID, Type: a.Type, Schema: a.Schema, Description: a.Description, Broker: broker, Address: a.Queue, Hidden: a.Hidden,
 		}
-		i := slices.IndexFunc(*ports, func(q Port) bool { return strings.EqualFold(q.Name, p.Name) })
-		if i < 0 {
+		i, is := places[fold(p.Name)]
+		if !is {
+			places[fold(p.Name)] = len(*ports)
 			*ports = append(*ports, p)
 			continue
 		}
@@ -284,7 +335,7 @@ func (m *member) add(ports *[]Port, what, broker string, announced []discovery.P
 }
 
 // ask asks drivers about the ports of roles that are in a graph, as far as nobody has before.
-func (r *Roster) ask(ctx context.Context, members []Member) map[asked]answer {
+func (r *Roster) ask(ctx context.Context, members []Member, now time.Time, again *time.Time) map[asked]answer {
 	verdicts := make(map[asked]answer)
 	fresh := make(map[string][]asked)
 	look := func(p Port, in bool) {
@@ -296,6 +347,10 @@ func (r *Roster) ask(ctx context.Context, members []Member) map[asked]answer {
 			return
 		}
 		a, is := r.known[k]
+		if s, muted := r.mute[p.Broker]; !is && muted && now.Before(s.until) {
+			a, is = unanswered(p.Broker, p.Address, s.reason), true
+			earlier(again, s.until)
+		}
 		verdicts[k] = a
 		if !is {
 			fresh[p.Broker] = append(fresh[p.Broker], k)
@@ -312,18 +367,54 @@ func (r *Roster) ask(ctx context.Context, members []Member) map[asked]answer {
 			look(p, false)
 		}
 	}
+	var mu sync.Mutex
+	var asking sync.WaitGroup
 	for broker, ports := range fresh {
-		for i, a := range r.verdicts(ctx, broker, ports) {
-			verdicts[ports[i]] = a
+		asking.Go(func() {
+			began := time.Now()
+			answers := r.verdicts(ctx, broker, ports)
+			mu.Lock()
+			defer mu.Unlock()
+			r.learn(broker, ports, answers, now.Add(time.Since(began)), again)
+			for i, a := range answers {
+				verdicts[ports[i]] = a
+			}
+		})
+	}
+	asking.Wait()
+	return verdicts
+}
+
+// learn remembers what a driver has answered by now, or that it has not.
+func (r *Roster) learn(broker string, ports []asked, answers []answer, now time.Time, again *time.Time) {
+	if i := slices.IndexFunc(answers, func(a answer) bool { return a.missing }); i >= 0 {
+		wait := min(max(leastRest, 2*r.mute[broker].wait), mostRest)
+		r.mute[broker] = silence{until: now.Add(wait), wait: wait, reason: answers[i].problem}
+		earlier(again, now.Add(wait))
+	} else {
+		delete(r.mute, broker)
+	}
+	if len(r.known) > most {
+		clear(r.known)
+	}
+	for i, p := range ports {
+		if a := &answers[i]; a.missing {
+			*a = unanswered(broker, p.address, a.problem)
+		} else {
+			r.known[p] = *a
 		}
 	}
-	return verdicts
+}
+
+// unanswered is what is known of a port about which the driver has not answered.
+func unanswered(broker, address, reason string) answer {
+	return answer{missing: true, problem: fmt.Sprintf("%s could not be asked about %s: %s", broker, address, reason)}
 }
 
 func key(p Port, in bool) asked { return asked{p.Broker, p.Address, string(p.Options), in} }
 
-// verdicts asks the driver of a broker about ports, and remembers what it has answered. What it finds wrong with one port
-// it may say instead of answering about the others: then it is asked about each.
+// verdicts asks the driver of a broker about ports. What it finds wrong with one port it may say instead of answering about
+// the others: then it is asked about each, as long as it answers. The problem of an answer that is missing is why.
 func (r *Roster) verdicts(ctx context.Context, broker string, ports []asked) []answer {
 	var req transport.ValidateRequest
 	for _, p := range ports {
@@ -336,25 +427,24 @@ func (r *Roster) verdicts(ctx context.Context, broker string, ports []asked) []a
 	}
 	out := make([]answer, len(ports))
 	res, err := r.validate(ctx, broker, req)
+	if err == nil && len(res.Problems) == 0 && (len(res.Sources) != len(req.Sources) || len(res.Sinks) != len(req.Sinks)) {
+		err = fmt.Errorf("the driver was asked about %d ports and answered about %d", len(ports), len(res.Sources)+len(res.Sinks))
+	}
 	switch {
 	case err != nil:
 		for i := range out {
-			out[i].problem = fmt.Sprintf("%s could not be asked about %s: %v", broker, ports[i].address, err)
+			out[i] = answer{missing: true, problem: err.Error()}
 		}
-		return out // and remembered nowhere
 	case len(res.Problems) > 0 && len(ports) > 1:
 		for i := range ports {
+			if i > 0 && out[i-1].missing {
+				out[i] = out[i-1] // the others would be waited for as long
+				continue
+			}
 			out[i] = r.verdicts(ctx, broker, ports[i:i+1])[0]
 		}
-		return out
 	case len(res.Problems) > 0:
 		out[0].problem = fmt.Sprintf("%s on %s: %s", ports[0].address, broker, res.Problems[0].Message)
-	case len(res.Sources) != len(req.Sources) || len(res.Sinks) != len(req.Sinks):
-		for i := range out {
-			out[i].problem = fmt.Sprintf("the driver of %s was asked about %d ports and answered about %d",
-				broker, len(ports), len(res.Sources)+len(res.Sinks))
-		}
-		return out
 	default:
 		for i, p := range ports {
 			if p.in {
@@ -363,12 +453,6 @@ func (r *Roster) verdicts(ctx context.Context, broker string, ports []asked) []a
 				out[i].traits, res.Sources = res.Sources[0], res.Sources[1:]
 			}
 		}
-	}
-	if len(r.known) > most {
-		r.Forget()
-	}
-	for i, p := range ports {
-		r.known[p] = out[i]
 	}
 	return out
 }

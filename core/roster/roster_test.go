@@ -6,7 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
@@ -21,12 +23,24 @@ var start = time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
 
 // driver answers as a driver does, and counts how often it was asked.
 type driver struct {
+	mu    sync.Mutex
 	asked int
 	err   error
+	// hangs, if not nil, says whether it does not answer at all until ctx ends.
+	hangs func(broker string, asked int) bool
 }
 
-func (d *driver) validate(_ context.Context, _ string, req transport.ValidateRequest) (transport.ValidateResult, error) {
+func (d *driver) validate(ctx context.Context, broker string, req transport.ValidateRequest) (transport.ValidateResult, error) {
+	d.mu.Lock()
 	d.asked++
+	hangs := d.hangs != nil && d.hangs(broker, d.asked)
+	d.mu.Unlock()
+	if hangs {
+		ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+		defer cancel()
+		<-ctx.Done()
+		return transport.ValidateResult{}, ctx.Err()
+	}
 	if d.err != nil {
 		return transport.ValidateResult{}, d.err
 	}
@@ -204,20 +218,85 @@ func TestStartedParticipantGetsNothingBeforeItListens(t *testing.T) {
 			t.Errorf("%s: to be looked at again at %v", when, c.Again)
 		}
 	}
-	check("at the start", life{roster.Starting, "/0", true})
+	first := fmt.Sprint("/", start.UnixNano())
+	check("at the start", life{roster.Starting, first, true})
 	s.in.Now = start.Add(roster.Grace)
-	check("when it has been silent", life{roster.Running, "/0", false})
+	check("when it has been silent", life{roster.Running, first, false})
 	s.in.Now = start.Add(roster.Grace + time.Second)
 	s.announce("mqtt.x", "a1", "a", "a/in", "")
-	check("when it has announced itself", life{roster.Present, "1/0", false})
-	run.State, run.Reason = "waiting", "exit status 1"
-	check("when it has crashed", life{roster.Failed, "1/0", true})
+	check("when it has announced itself", life{roster.Present, "1" + first, false})
 	s.in.Now = s.in.Now.Add(time.Second)
-	run.State, run.Reason, run.Restarts, run.Since = "running", "", 1, s.in.Now
-	check("when it runs again", life{roster.Starting, "1/1", true})
+	run.State, run.Reason, run.Since = "waiting", "exit status 1", s.in.Now
+	check("when it has crashed", life{roster.Failed, fmt.Sprint("1/", s.in.Now.UnixNano()), true})
+	s.in.Now = s.in.Now.Add(time.Second)
+	run.State, run.Reason, run.Since = "running", "", s.in.Now
+	second := fmt.Sprint("/", s.in.Now.UnixNano())
+	check("when it runs again", life{roster.Starting, "1" + second, true})
 	s.in.Now = s.in.Now.Add(time.Second)
 	s.announce("mqtt.x", "a1", "a", "a/in", "")
-	check("when it has announced itself under the same id", life{roster.Present, "1/1", false})
+	check("when it has announced itself under the same id", life{roster.Present, "1" + second, false})
+	s.reg.Remove("a1")
+	s.in.Now = s.in.Now.Add(roster.Grace)
+	check("when what it has announced is forgotten", life{roster.Running, "1" + second, false})
+}
+
+func TestProgramThatIsStartedAnewIsAnotherLife(t *testing.T) {
+	s := newScene(t, "a")
+	run := &roster.Run{State: "running", Since: start}
+	s.in.Declared = []roster.Declared{{Role: "a", From: "library", Run: run}}
+	var lives []string
+	for range 2 {
+		// Its id is the same in each life, and it has announced itself before anybody has looked.
+		s.in.Now = run.Since.Add(time.Second)
+		s.announce("mqtt.x", "a1", "a", "a/in", "")
+		p := s.cast().Participants["a"]
+		if p.Waiting != "" {
+			t.Fatalf("it is waited for: %s", p.Waiting)
+		}
+		lives = append(lives, p.Incarnation)
+		run.Since = s.in.Now.Add(time.Second) // another task, whose restarts are none again
+	}
+	if lives[0] == lives[1] {
+		t.Errorf("both lives are %s: the second would get no initial packets", lives[0])
+	}
+}
+
+func TestWhoGoesLeavesNobodyAnotherLife(t *testing.T) {
+	s := newScene(t, "a")
+	life := func() string { return s.cast().Participants["a"].Incarnation }
+	s.announce("mqtt.x", "a1", "a", "a/in", "")
+	first := life()
+	s.announce("mqtt.x", "a2", "a", "a/in", "")
+	second := life()
+	if first == second {
+		t.Errorf("two workers are one life, %s", first)
+	}
+	s.reg.Remove("a2")
+	if got := life(); got != second {
+		t.Errorf("when the second has left, life %s has begun: the first would get its initial packets again", got)
+	}
+	s.announce("mqtt.x", "a2", "a", "a/in", "")
+	if got := life(); got == first || got == second {
+		t.Errorf("the one that has come back lives life %s", got)
+	}
+	s.reg.Remove("a1")
+	s.reg.Remove("a2")
+	s.cast()
+	s.announce("mqtt.x", "a1", "a", "a/in", "")
+	if got := life(); got == first || got == second {
+		t.Errorf("after everybody has left, the one that comes back lives life %s", got)
+	}
+}
+
+func TestWhomTheSiteDeclaresDoesNotBeginAnewWhenItIsSilent(t *testing.T) {
+	s := newScene(t, "a")
+	s.in.Declared = []roster.Declared{{Role: "a", From: "site", Inports: []roster.Port{{Name: "in", Broker: "mqtt.x", Address: "a/in"}}}}
+	s.announce("mqtt.x", "a1", "a", "", "")
+	before := s.cast().Participants["a"].Incarnation
+	s.reg.Remove("a1")
+	if after := s.cast().Participants["a"].Incarnation; after != before {
+		t.Errorf("life %q has become life %q", before, after)
+	}
 }
 
 func TestDriversAreAskedOnce(t *testing.T) {
@@ -256,12 +335,90 @@ func TestDriverThatDoesNotAnswerIsAskedAgain(t *testing.T) {
 	s := newScene(t, "a")
 	s.drv.err = errors.New("no plugin")
 	s.announce("mqtt.x", "a1", "a", "a/in", "")
-	if p := s.cast().Participants["a"].Inports["in"].Problem; !strings.Contains(p, "no plugin") {
-		t.Errorf("the problem is %q", p)
+	for range 2 {
+		c := s.cast()
+		if p := c.Participants["a"].Inports["in"].Problem; !strings.Contains(p, "no plugin") {
+			t.Errorf("the problem is %q", p)
+		}
+		if c.Again.Before(start.Add(time.Second)) || c.Again.After(start.Add(10*time.Second)) {
+			t.Errorf("it is asked again at %s", c.Again)
+		}
 	}
+	if s.drv.asked != 1 {
+		t.Errorf("asked %d times in one moment", s.drv.asked)
+	}
+	s.in.Now = s.cast().Again
 	s.drv.err = nil
-	if p := s.cast().Participants["a"].Inports["in"]; p.Problem != "" || !p.Traits.Confirms {
+	c := s.cast()
+	if p := c.Participants["a"].Inports["in"]; p.Problem != "" || !p.Traits.Confirms {
 		t.Errorf("it is %+v", p)
+	}
+	if !c.Again.IsZero() {
+		t.Errorf("to be looked at again at %v", c.Again)
+	}
+}
+
+func TestDriverThatDoesNotAnswerIsAskedLessAndLess(t *testing.T) {
+	s := newScene(t, "a")
+	s.drv.err = errors.New("no plugin")
+	s.announce("mqtt.x", "a1", "a", "a/in", "")
+	for end := start.Add(10 * time.Minute); s.in.Now.Before(end); {
+		again := s.cast().Again
+		if !again.After(s.in.Now) {
+			t.Fatalf("at %s it is to be asked again at %s", s.in.Now, again)
+		}
+		s.in.Now = again
+	}
+	if s.drv.asked < 20 || s.drv.asked > 30 {
+		t.Errorf("asked %d times in 10 minutes", s.drv.asked)
+	}
+}
+
+func TestHungDriversAreWaitedForOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newScene(t)
+		s.in.Now = time.Now()
+		s.drv.hangs = func(broker string, asked int) bool { return broker != "mqtt.good" && asked > 3 }
+		for _, broker := range []string{"mqtt.good", "mqtt.x", "mqtt.y"} {
+			for i := range 4 {
+				role := fmt.Sprint(broker, i)
+				s.in.Nodes = append(s.in.Nodes, roster.Node{Role: role})
+				s.announce(broker, role, role, "a/#", "") // so that it is asked about each
+			}
+		}
+		began := time.Now()
+		c := s.cast()
+		// It may hang when it is asked about all, and when about the first.
+		if took := time.Since(began); took > 6*time.Second {
+			t.Errorf("the gateway was held up for %s", took)
+		}
+		for _, m := range c.Members {
+			if p := c.Participants[m.Role].Inports["in"].Problem; p == "" {
+				t.Errorf("nothing is wrong with %s", m.Role)
+			}
+		}
+	})
+}
+
+func TestThousandsInOneRoleHoldUpNobody(t *testing.T) {
+	s := newScene(t, "a")
+	const many, ports = 300, 512
+	for i := range many {
+		def := discovery.Definition{ID: fmt.Sprint(i), Role: "a", Component: "c"}
+		for j := range ports {
+			def.Inports = append(def.Inports, discovery.Port{ID: fmt.Sprintf("p%06d", i*ports+j), Queue: "q"})
+		}
+		if _, err := s.reg.Seen(discovery.Place{Broker: "mqtt.x", Address: "fbp"}, def, start); err != nil {
+			t.Fatal(err)
+		}
+	}
+	began := time.Now()
+	if n := len(s.cast().Participants["a"].Inports); n != many*ports {
+		t.Errorf("it has %d ports", n)
+	}
+	// A tenth of a second; minutes if each port is looked for among all others.
+	if took := time.Since(began); took > 10*time.Second {
+		t.Errorf("it took %s", took)
 	}
 }
 
