@@ -198,16 +198,17 @@ func declaredPorts(p player, ports []config.Port) []roster.Port {
 	return out
 }
 
-// announcementID is what a foreign participant is called in announcements: the same in every run, so that it is one life.
+// announcementID is what a foreign participant is called in announcements: the same in every run, so that it is one life. No
+// site's name has a slash in it, so that "hall" knows what is its own from what "hall-2" announces.
 func announcementID(site *config.Site, role string) string {
-	return "flogate-" + site.Name + "-" + role
+	return "flogate/" + site.Name + "/" + role
 }
 
-// others returns who has announced itself. What we announce ourselves comes back to us, and we know better who that is: one
-// that we have ceased to announce is not there for another ten minutes.
-func (r *runner) others(site *config.Site) []discovery.Participant {
+// others leaves those who have announced themselves. What we announce ourselves comes back to us, and we know better who that
+// is: one that we have ceased to announce is not there for another ten minutes.
+func others(site *config.Site, announced []discovery.Participant) []discovery.Participant {
 	ours := announcementID(site, "")
-	return slices.DeleteFunc(r.stage.registry.Snapshot(), func(p discovery.Participant) bool {
+	return slices.DeleteFunc(announced, func(p discovery.Participant) bool {
 		return strings.HasPrefix(p.Definition.ID, ours)
 	})
 }
@@ -217,7 +218,7 @@ func (r *runner) others(site *config.Site) []discovery.Participant {
 func (r *runner) plan(ctx context.Context) time.Time {
 	now := time.Now()
 	players := r.players(r.site)
-	in := roster.Input{Announced: r.others(r.site), Now: now}
+	in := roster.Input{Announced: others(r.site, r.stage.registry.Snapshot()), Now: now}
 	r.mu.Lock()
 	for _, p := range players {
 		in.Declared = append(in.Declared, r.declared(p, now))
