@@ -17,8 +17,10 @@ const initialPatience = 5 * time.Second
 
 // initialRun is an initial packet that waits for its time, or is being or has been sent.
 type initialRun struct {
+	id    string // of what is sent
 	since time.Time
 	stop  context.CancelFunc // nil while it waits
+	done  bool               // its broker has it, or has refused it
 }
 
 func (r *initialRun) end() {
@@ -27,28 +29,32 @@ func (r *initialRun) end() {
 	}
 }
 
-// reconcileInitials sends the initial packets that are wanted and were not sent. One that goes away and comes back is sent
-// again: somebody has put it there again.
+// reconcileInitials sends the initial packets that are wanted and were not sent in this life of their participants. One that
+// goes away and comes back is sent again: somebody has put it there again. One that is pending for a while has gone nowhere.
 func (n *Network) reconcileInitials(ctx context.Context, wg *sync.WaitGroup) {
 	wanted := make(map[string]route.Initial, len(n.wanted.Plan.Initials))
 	for _, i := range n.wanted.Plan.Initials {
-		if i.Pending == "" {
-			wanted[i.ID] = i
-		}
+		wanted[i.Life] = i
 	}
-	for id, run := range n.iips {
-		if _, ok := wanted[id]; !ok {
-			run.end()
-			delete(n.iips, id)
+	delete(wanted, "") // nobody is there
+	for life, run := range n.iips {
+		w, ok := wanted[life]
+		if ok && (w.Pending != "" && run.done || w.Pending == "" && w.ID == run.id) {
+			continue
 		}
+		run.end()
+		delete(n.iips, life)
 	}
 	now := time.Now()
 	var opening map[string]bool // looked up when the first packet is due
-	for id, w := range wanted {
-		run := n.iips[id]
+	for life, w := range wanted {
+		if w.Pending != "" {
+			continue
+		}
+		run := n.iips[life]
 		if run == nil {
-			run = &initialRun{since: now}
-			n.iips[id] = run
+			run = &initialRun{id: w.ID, since: now}
+			n.iips[life] = run
 		}
 		if run.stop != nil {
 			continue
@@ -62,8 +68,11 @@ func (n *Network) reconcileInitials(ctx context.Context, wg *sync.WaitGroup) {
 		var ictx context.Context
 		ictx, run.stop = context.WithCancel(ctx)
 		wg.Go(func() {
-			defer run.stop()
+			defer run.end()
 			n.sendInitial(ictx, w)
+			n.mu.Lock()
+			run.done = ictx.Err() == nil
+			n.mu.Unlock()
 		})
 	}
 }

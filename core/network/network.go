@@ -65,7 +65,7 @@ type Network struct {
 	wanted  Wanted
 	brokers map[string]*brokerRun
 	feeds   map[string]*feedRun
-	iips    map[string]*initialRun // by their ids
+	iips    map[string]*initialRun // by the lives in which they are sent
 	states  map[string]*edgeState
 	moved   chan struct{} // closed and replaced when brokers changes
 	natives map[string]*nativeRun

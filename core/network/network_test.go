@@ -315,3 +315,56 @@ func TestInitialPacketsAreSentOnce(t *testing.T) {
 		t.Errorf("arrived %s", got)
 	}
 }
+
+// A driver that does not answer for a moment, or a participant whose ports are unknown for one, makes a packet wait; it was
+// sent all the same. Only somebody who comes anew gets it again.
+func TestInitialPacketIsSentOnceInALife(t *testing.T) {
+	s := newSite(t)
+	g, err := graph.ParseFBP("test.fbp", []byte("'hello' -> IN b(x)\na(x) OUT -> IN b"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	apply := func(b *route.Participant) {
+		tr := transport.Traits{Acks: true, Confirms: true}
+		in := route.Input{Graphs: []route.Graph{{Name: "main", Graph: g}}, Participants: map[string]route.Participant{
+			"a": {Outports: map[string]route.Port{"out": {Broker: "m", Address: "queue/a.out", Traits: tr}}},
+		}}
+		if b != nil {
+			in.Participants["b"] = *b
+		}
+		s.net.Apply(network.Wanted{Plan: route.Make(in), Brokers: []network.Broker{s.broker("m", s.m), s.broker("q", s.q)}})
+		state := network.Flowing
+		if b == nil || b.Inports["in"].Problem != "" || b.Inports == nil {
+			state = network.Pending
+		}
+		s.await("a.out -> b.in", state, "")
+		if state == network.Pending {
+			s.unsubscribed("queue/a.out") // it has been seen
+		}
+	}
+	life := func(incarnation, problem string) *route.Participant {
+		return &route.Participant{Incarnation: incarnation, Inports: map[string]route.Port{"in": {
+			Broker: "q", Address: "queue/b.in", Problem: problem, Traits: transport.Traits{Acks: true, Confirms: true},
+		}}}
+	}
+	well, asked, bare := life("1", ""), life("1", "q could not be asked"), &route.Participant{Incarnation: "1"}
+	apply(well)
+	s.arrived("b", 1)
+	for _, b := range []*route.Participant{asked, well, bare, well} {
+		apply(b)
+	}
+	s.send("a", 0, 1)
+	if got := strings.Join(s.arrived("b", 2), " "); got != `"hello" 0` {
+		t.Fatalf("arrived %s, and nobody has come", got)
+	}
+	apply(nil)
+	apply(well)
+	if got := strings.Join(s.arrived("b", 3), " "); got != `"hello" 0 "hello"` {
+		t.Fatalf("arrived %s when the participant had gone and come", got)
+	}
+	apply(asked)
+	apply(life("2", ""))
+	if got := strings.Join(s.arrived("b", 4), " "); got != `"hello" 0 "hello" "hello"` {
+		t.Fatalf("arrived %s when another life of the participant had begun", got)
+	}
+}

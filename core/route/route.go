@@ -182,7 +182,10 @@ type Member struct {
 // Initial is an initial packet with its binding, or what keeps it from having one.
 type Initial struct {
 	// ID is what tells it from others: its text, its place, and the life of the participant that gets it.
-	ID      string
+	ID string
+	// Life is what tells it from others as long as that life lasts, also while it is pending, when nobody knows its place. Empty
+	// where nobody plays the role.
+	Life    string
 	Graph   string
 	To      graph.Endpoint
 	Broker  string
@@ -373,18 +376,22 @@ func (p *planner) initial(g Graph, iip graph.Initial) {
 	if r := p.here[iip.Tgt.Node]; r != nil {
 		missing = fmt.Sprintf("%s is a %s, which takes no initial packets", r.id, r.component)
 	}
-	to := p.in.Participants[iip.Tgt.Node]
+	to, played := p.in.Participants[iip.Tgt.Node]
 	out.Pending = missing
 	if missing == "" {
 		out.Pending = to.Waiting
 	}
 	out.Broker = port.Broker
-	out.ID = fmt.Sprintf("%s: %s -> %s %s %s %s", g.Name, iip.Data, iip.Tgt, port.Broker, port.Address, to.Incarnation)
-	p.alike[out.ID]++
-	if n := p.alike[out.ID]; n > 1 {
+	life := fmt.Sprintf("%s: %s -> %s %s", g.Name, iip.Data, iip.Tgt, to.Incarnation)
+	p.alike[life]++
+	if n := p.alike[life]; n > 1 {
 		// Told apart by their number among those that are alike, and not in the graph: another that goes must not send it again.
-		out.ID += fmt.Sprintf(" (%d)", n)
+		life += fmt.Sprintf(" (%d)", n)
 	}
+	if played {
+		out.Life = life
+	}
+	out.ID = fmt.Sprintf("%s at %s %s", life, port.Broker, port.Address)
 	out.Sink = transport.Sink{Name: "initial " + iip.Tgt.String(), Address: port.Address, Options: port.Options}
 	p.iips = append(p.iips, out)
 }
