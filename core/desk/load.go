@@ -53,7 +53,7 @@ func (d *Desk) Load(s Source) error {
 	text := s.Text
 	if s.File != "" {
 		var err error
-		if text, err = readText(s.File); err != nil {
+		if text, _, err = readText(s.File); err != nil {
 			return fmt.Errorf("load graph %q: %w", s.Name, err)
 		}
 	}
@@ -295,7 +295,7 @@ func (d *Desk) openFile(path string) error {
 	if err != nil {
 		return err
 	}
-	text, err := readText(path)
+	text, _, err := readText(path)
 	if err != nil {
 		return err
 	}
@@ -346,17 +346,25 @@ func parse(file, format, text string) (*graph.Graph, error) {
 	return graph.ParseFBP(file, []byte(text))
 }
 
-func readText(path string) (string, error) {
+// readText reads a text, and what the file was then.
+func readText(path string) (text string, was fs.FileInfo, err error) {
+	// Asked before opening: a named pipe would hold us until somebody writes to it.
+	if was, err = os.Stat(path); err == nil && !was.Mode().IsRegular() {
+		err = fmt.Errorf("%s is not a regular file", path)
+	}
+	if err != nil {
+		return "", nil, err
+	}
 	file, err := os.Open(path)
 	if err != nil {
-		return "", err
+		return "", nil, err
 	}
 	defer func() { _ = file.Close() }()
-	text, err := io.ReadAll(io.LimitReader(file, graph.MaxSize+1))
+	all, err := io.ReadAll(io.LimitReader(file, graph.MaxSize+1))
 	if err != nil {
-		return "", err
+		return "", nil, err
 	}
-	return string(text), nil
+	return string(all), was, nil
 }
 
 func sum(text string) string {

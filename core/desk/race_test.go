@@ -113,15 +113,11 @@ func TestEditorsThatRaceEndUpWithTheSameGraph(t *testing.T) {
 
 	var done sync.WaitGroup // the editors
 	var mu sync.Mutex
-	ended := false
+	last := uint64(1 << 60)
 	until := func() uint64 {
 		mu.Lock()
 		defer mu.Unlock()
-		if !ended {
-			return 1 << 60
-		}
-		snap, _ := d.Graph("main")
-		return snap.Revision
+		return last
 	}
 	type copied struct {
 		graph *graph.Graph
@@ -161,9 +157,9 @@ func TestEditorsThatRaceEndUpWithTheSameGraph(t *testing.T) {
 	}
 	done.Wait()
 	mu.Lock()
-	ended = true
+	last = get(t, d, "main").Revision + 1
 	mu.Unlock()
-	change(t, d, "main", graph.ChangeProperties{Properties: graph.Metadata{"last": true}}) // so that all look once more
+	change(t, d, "main", graph.ChangeProperties{Properties: graph.Metadata{"last": true}})
 	following.Wait()
 	cancel()
 	stopped()

@@ -19,6 +19,8 @@ const (
 	// What cannot be written is tried again after firstRetry, and twice as long each time up to maxRetry.
 	firstRetry = time.Second
 	maxRetry   = 30 * time.Second
+	// Who changes a file so many times while it is being written waits for the next try.
+	maxRaces = 3
 )
 
 // flags are what outlives the gateway of a graph besides the graph itself.
@@ -150,7 +152,13 @@ func (d *Desk) save(e *entry) {
 	var err error
 	switch e.kept {
 	case InFile:
-		if revision, err = d.saveFile(e); err != nil {
+		revision, err = d.saveFile(e)
+		for range maxRaces {
+			if errors.Is(err, errChangedAgain) {
+				revision, err = d.saveFile(e)
+			}
+		}
+		if err != nil {
 			if _, also := d.saveLayer(e); also != nil {
 				err = errors.Join(err, also)
 			}
@@ -192,7 +200,7 @@ func (d *Desk) snapshotOf(e *entry) Snapshot {
 
 // saveFile writes a graph to its file, after taking over what somebody else has written there.
 func (d *Desk) saveFile(e *entry) (revision uint64, err error) {
-	text, err := readText(e.path)
+	text, was, err := readText(e.path)
 	missing := errors.Is(err, fs.ErrNotExist)
 	if err != nil && !missing {
 		return 0, err
@@ -229,22 +237,33 @@ func (d *Desk) saveFile(e *entry) (revision uint64, err error) {
 		d.record(Record{Time: time.Now().UTC(), Graph: e.name, Revision: now.Revision, Saving: sum(string(out))})
 		d.mu.Unlock()
 		d.sync()
-		if err := replaceFile(e.path, out, e.kept == InData); err != nil {
+		if !whole { // it has what the file will lack, whichever text is there when the gateway is killed now
+			if _, err := d.writeLayer(e, now); err != nil {
+				return 0, err
+			}
+		}
+		if err := replaceFile(e.path, out, was, e.kept == InData); err != nil {
 			return 0, err
 		}
 	}
 	d.mu.Lock()
 	e.common = string(out)
-	d.record(Record{Time: time.Now().UTC(), Graph: e.name, Revision: now.Revision, Saved: sum(e.common)})
 	d.mu.Unlock()
-	if e.kept == InData {
-		return now.Revision, nil
+	switch {
+	case e.kept == InData:
+	case whole:
+		err = removeFile(d.layerPath(e))
+	default:
+		_, err = d.writeLayer(e, now)
 	}
-	if whole {
-		return now.Revision, removeFile(d.layerPath(e))
+	if err != nil {
+		return 0, err
 	}
-	_, err = d.writeLayer(e, now)
-	return now.Revision, err
+	// Last: the log may be forgotten before this revision.
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.record(Record{Time: time.Now().UTC(), Graph: e.name, Revision: now.Revision, Saved: sum(e.common)})
+	return now.Revision, nil
 }
 
 // saveLayer keeps the edits of a graph over a text that is not written.
@@ -273,7 +292,7 @@ func (d *Desk) writeLayer(e *entry, now Snapshot) (revision uint64, err error) {
 	if err != nil {
 		return 0, err
 	}
-	return now.Revision, replaceFile(d.layerPath(e), out, true)
+	return now.Revision, replaceFile(d.layerPath(e), out, nil, true)
 }
 
 func (d *Desk) readFlags() error {
@@ -297,7 +316,7 @@ func (d *Desk) saveFlags() {
 		return
 	}
 	if err == nil {
-		err = replaceFile(filepath.Join(d.cfg.Dir, flagsName), append(text, '\n'), true)
+		err = replaceFile(filepath.Join(d.cfg.Dir, flagsName), append(text, '\n'), nil, true)
 	}
 	if err != nil {
 		d.cfg.Log.Error("which graphs run cannot be kept", "err", err)
@@ -307,9 +326,12 @@ func (d *Desk) saveFlags() {
 	}
 }
 
-// replaceFile replaces a file as a whole, with the permissions that it has. If it is ours, its folder is made and others
-// may not read it. A link is followed.
-func replaceFile(path string, text []byte, ours bool) error {
+// errChangedAgain: somebody has changed the file while it was about to be replaced.
+var errChangedAgain = errors.New("the file has been changed")
+
+// replaceFile replaces a file as a whole, with the permissions that it has, if it is still what it was, where that is given.
+// If it is ours, its folder is made and others may not read it. A link is followed.
+func replaceFile(path string, text []byte, was fs.FileInfo, ours bool) error {
 	mode := fs.FileMode(0o644)
 	if ours {
 		mode = 0o600
@@ -342,6 +364,12 @@ func replaceFile(path string, text []byte, ours bool) error {
 	}
 	_, err = file.Write(text)
 	err = errors.Join(err, file.Chmod(mode), file.Sync(), file.Close())
+	if err == nil && was != nil {
+		is, now := os.Stat(path)
+		if now == nil && (!os.SameFile(was, is) || !was.ModTime().Equal(is.ModTime()) || was.Size() != is.Size()) {
+			err = errChangedAgain
+		}
+	}
 	if err == nil {
 		err = os.Rename(next, path)
 	}

@@ -2,6 +2,7 @@ package desk
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/flogate/flogate/core/graph"
@@ -58,8 +59,7 @@ func (d *Desk) Undo(name, who string, revision uint64) (Result, error) {
 // toUndo returns the place of a change in the history.
 func (e *entry) toUndo(revision uint64) (at int, err error) {
 	undone := map[uint64]bool{}
-	for i := len(e.history) - 1; i >= 0; i-- {
-		r := e.history[i]
+	for i, r := range slices.Backward(e.history) {
 		switch {
 		case revision == r.Revision && undone[revision]:
 			return 0, fmt.Errorf("revision %d has been taken back already", revision)

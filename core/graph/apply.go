@@ -65,7 +65,7 @@ func (c Clear) apply(g *Graph) (effects, undo []Change, err error) {
 			delete(emptied.Properties, key)
 		}
 	}
-	undo = Diff(emptied, g)
+	undo = g.build(emptied)
 	emptied.origin.was = map[named]string{}
 	*g = *emptied
 	return []Change{c}, undo, nil
@@ -317,16 +317,53 @@ func (c ChangeGroup) apply(g *Graph) (effects, undo []Change, err error) {
 	return []Change{ChangeGroup{c.Name, g.Groups[i].Metadata}}, undo, err
 }
 
+// build returns the changes that make the graph of one that has nothing but properties.
+func (g *Graph) build(empty *Graph) (all []Change) {
+	if m := empty.properties().changeTo(g.properties()); len(m) > 0 {
+		all = append(all, ChangeProperties{Properties: m})
+	}
+	ids := map[string]bool{}
+	for _, n := range g.Nodes {
+		ids[n.ID] = true
+		all = append(all, AddNode(n))
+	}
+	groups := map[string]bool{}
+	for _, p := range g.Groups {
+		if !groups[p.Name] {
+			groups[p.Name] = true
+			all = append(all, p.add(func(id string) bool { return ids[id] }))
+		}
+	}
+	for _, x := range g.Inports {
+		all = append(all, AddInport(x))
+	}
+	for _, x := range g.Outports {
+		all = append(all, AddOutport(x))
+	}
+	for _, e := range g.Edges {
+		all = append(all, AddEdge(e))
+	}
+	for _, i := range g.Initials {
+		all = append(all, i.change())
+	}
+	return all
+}
+
 // change returns the change that adds the packet.
 func (i Initial) change() AddInitial {
 	return AddInitial{Src: Packet{i.Data}, Tgt: i.Tgt, Metadata: i.Metadata}
 }
 
-// change returns the change that adds the group, without nodes that are not in g: files may have such groups.
+// change returns the change that adds the group to g.
 func (p Group) change(g *Graph) AddGroup {
+	return p.add(func(id string) bool { return g.node(id) >= 0 })
+}
+
+// add returns the change that adds the group, without nodes that are not there: files may have such groups.
+func (p Group) add(there func(id string) bool) AddGroup {
 	nodes := []string{}
 	for _, id := range p.Nodes {
-		if g.node(id) >= 0 {
+		if there(id) {
 			nodes = append(nodes, id)
 		}
 	}

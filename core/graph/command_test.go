@@ -303,6 +303,14 @@ func TestDiffIsSmall(t *testing.T) {
 	}
 }
 
+func TestNoGraphDiffersFromItself(t *testing.T) {
+	for _, file := range append(glob(t, "testdata/fbp/*.fbp", 50), glob(t, "testdata/json/*.json", 10)...) {
+		if changes := graph.Diff(load(t, file), load(t, file)); len(changes) > 0 {
+			t.Errorf("%s: %v", file, spelled(t, changes))
+		}
+	}
+}
+
 func TestRebaseFitsWhatDoesNotClash(t *testing.T) {
 	base := motorControl(t)
 	for name, c := range map[string]struct {

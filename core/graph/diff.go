@@ -44,8 +44,10 @@ func (d *differ) emit(c Change) {
 func (d *differ) remove() {
 	otherCase := d.w.CaseSensitive != d.is.CaseSensitive
 	groups := map[string]int{}
-	for _, p := range d.w.Groups {
-		groups[p.Name]++
+	if !slices.EqualFunc(d.w.Groups, d.is.Groups, Group.Equal) {
+		for _, p := range d.w.Groups {
+			groups[p.Name]++
+		}
 	}
 	for _, p := range slices.Clone(d.w.Groups) {
 		if d.is.group(p.Name) < 0 || groups[p.Name] > 1 {
