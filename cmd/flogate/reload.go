@@ -61,7 +61,7 @@ func (r *runner) watch(ctx, working context.Context) {
 			continue
 		case <-r.stage.poked:
 			// A crowd that comes is let in soon, and is never what the gateway spends most of its time on.
-			lookAt(time.Now().Add(max(lookTime, 10*took)))
+			lookAt(time.Now().Add(min(max(lookTime, 10*took), longestLook)))
 			continue
 		case <-look.C:
 			due = time.Time{}
@@ -79,8 +79,12 @@ func (r *runner) watch(ctx, working context.Context) {
 	}
 }
 
-// lookTime is how long participants may go on coming before it is looked at who is there.
-const lookTime = 20 * time.Millisecond
+const (
+	// lookTime is how long participants may go on coming before it is looked at who is there.
+	lookTime = 20 * time.Millisecond
+	// longestLook bounds it where looking takes long: that may have been a plugin which did not answer.
+	longestLook = 5 * time.Second
+)
 
 func stopped() *time.Timer {
 	t := time.NewTimer(time.Hour)

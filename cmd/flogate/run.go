@@ -81,8 +81,8 @@ type runner struct {
 	files        []string // what a change of which means that the site has to be loaded again
 	reload       string   // why the last change was not taken over
 	processes    map[string]*plugin.Process
-	own          map[string]admin.Plugin   // the embedded brokers
-	participants map[string]library.Status // the programs that were started, by role
+	own          map[string]admin.Plugin // the embedded brokers
+	participants map[string]played       // the programs that were started, by role
 	listening    *adminListener
 
 	// What follows belongs to the goroutine that plans.
@@ -140,7 +140,7 @@ func (a *app) runSite(ctx context.Context, from siteSource) error {
 		}),
 		processes:    make(map[string]*plugin.Process),
 		own:          make(map[string]admin.Plugin),
-		participants: make(map[string]library.Status),
+		participants: make(map[string]played),
 		stage:        newStage(discovery.Config{Log: log}),
 		files:        diags.Files,
 		hup:          hup,
@@ -413,11 +413,12 @@ func (r *runner) play(ctx context.Context, p player) error {
 	if p.heard {
 		r.stage.awaitEars(ctx, p.Broker)
 	}
+	version, ending := p.version(), func() bool { return ctx.Err() != nil }
 	return library.Participant{
 		Role: p.Role, Command: p.Command, Dir: p.dir, Env: p.env, Log: r.log, Guard: r.guard(),
 		Changed: func(s library.Status) {
 			r.mu.Lock()
-			r.participants[p.Role] = s
+			r.participants[p.Role] = played{s, version, ending}
 			r.mu.Unlock()
 			r.stage.poke()
 		},

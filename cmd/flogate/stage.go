@@ -105,6 +105,14 @@ type player struct {
 	problem error
 }
 
+// played is how a program is doing that was started for a role.
+type played struct {
+	library.Status
+	version string // of the player
+	// ending says whether it is not wanted any more.
+	ending func() bool
+}
+
 // started says whether there is a program that plays the role.
 func (p player) started() bool { return len(p.Command) > 0 || p.problem != nil }
 
@@ -175,7 +183,7 @@ func (r *runner) declared(p player, now time.Time) roster.Declared {
 	case p.problem != nil:
 		d.Run = &roster.Run{State: "failed", Reason: p.problem.Error(), Since: now}
 	case !p.started():
-	case !runs:
+	case !runs || s.ending() || s.version != p.version():
 		d.Run = &roster.Run{State: "running", Since: now} // it is about to
 	default:
 		d.Run = &roster.Run{State: s.State, Reason: s.Reason, Since: s.Since}
@@ -290,7 +298,10 @@ func (r *runner) wanted(site *config.Site, players []player) map[string]task {
 		switch {
 		case p.problem != nil:
 		case p.started():
-			wanted["participant "+p.Role] = task{version: p.version(), run: func(ctx context.Context) error { return r.play(ctx, p) }}
+			wanted["participant "+p.Role] = task{
+				version: p.version(), alone: true,
+				run: func(ctx context.Context) error { return r.play(ctx, p) },
+			}
 		default:
 			if t, ok := r.announcing(site, p); ok {
 				wanted["announce "+p.Role] = t
