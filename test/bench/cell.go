@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"time"
 )
 
@@ -65,26 +66,58 @@ func (s *settings) cell(ctx context.Context, c cell, v variant) sample {
 
 func (s sample) wrong() bool { return s.Lost > 0 || s.Doubled > 0 || s.Disorder > 0 }
 
-func (s *settings) fill(ctx context.Context, c cell, v variant, out *sample) (err error) {
-	from, to := s.places(c.edge)
-	for _, p := range []place{from, to} {
-		if err := p.prepare(ctx); err != nil {
-			return fmt.Errorf("prepare %s: %w", p.address, err)
+// ends are the places of an edge, with somebody who sends at one and counts at the other.
+type ends struct {
+	from, to place
+	meter    *meter
+	feeder   feeder
+	undo     []func() error
+}
+
+// open prepares the places of an edge. retained is for the feeder.
+func (s *settings) open(ctx context.Context, e edge, retained bool) (x *ends, err error) {
+	x = &ends{meter: newMeter()}
+	x.from, x.to = s.places(e)
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, x.close())
 		}
-		defer func() { err = errors.Join(err, p.remove(context.WithoutCancel(ctx))) }()
+	}()
+	for _, p := range []place{x.from, x.to} {
+		if err := p.prepare(ctx); err != nil {
+			return x, fmt.Errorf("prepare %s: %w", p.address, err)
+		}
+		x.undo = append(x.undo, func() error { return p.remove(context.WithoutCancel(ctx)) })
 	}
-	m := newMeter()
-	endCollect, err := to.collect(m.take)
+	endCollect, err := x.to.collect(x.meter.take)
 	if err != nil {
-		return fmt.Errorf("collect: %w", err)
+		return x, fmt.Errorf("collect: %w", err)
 	}
-	defer endCollect()
-	f, err := from.feed(false)
+	x.undo = append(x.undo, func() error { endCollect(); return nil })
+	if x.feeder, err = x.from.feed(retained); err != nil {
+		return x, fmt.Errorf("feed: %w", err)
+	}
+	x.undo = append(x.undo, func() error { x.feeder.close(); return nil })
+	return x, nil
+}
+
+// close undoes what open has done, the last first.
+func (x *ends) close() error {
+	var errs []error
+	for _, undo := range slices.Backward(x.undo) {
+		errs = append(errs, undo())
+	}
+	return errors.Join(errs...)
+}
+
+func (s *settings) fill(ctx context.Context, c cell, v variant, out *sample) (err error) {
+	x, err := s.open(ctx, c.edge, false)
 	if err != nil {
-		return fmt.Errorf("feed: %w", err)
+		return err
 	}
-	defer f.close()
-	carrier, err := start(ctx, v, s.program, s.dir, from, to)
+	defer func() { err = errors.Join(err, x.close()) }()
+	m, f := x.meter, x.feeder
+	carrier, err := start(ctx, v, s.program, s.dir, x.from, x.to)
 	if err != nil {
 		return err
 	}

@@ -86,30 +86,18 @@ func (s *settings) flood(ctx context.Context, e edge, v variant) flood {
 }
 
 func (s *settings) pour(ctx context.Context, e edge, v variant, out *flood) (err error) {
-	from, to := s.places(e)
-	for _, p := range []place{from, to} {
-		if err := p.prepare(ctx); err != nil {
-			return fmt.Errorf("prepare %s: %w", p.address, err)
-		}
-		defer func() { err = errors.Join(err, p.remove(context.WithoutCancel(ctx))) }()
-	}
-	m := newMeter()
-	endCollect, err := to.collect(m.take)
+	x, err := s.open(ctx, e, false)
 	if err != nil {
 		return err
 	}
-	defer endCollect()
-	f, err := from.feed(false)
-	if err != nil {
-		return err
-	}
-	defer f.close()
+	defer func() { err = errors.Join(err, x.close()) }()
+	m, f := x.meter, x.feeder
 	adminAddress, err := freeAddress()
 	if err != nil {
 		return err
 	}
-	path := filepath.Join(s.dir, from.address+".hcl")
-	text := fmt.Sprintf("listen {\n  admin = %q\n}\n%s", adminAddress, site(v, from, to))
+	path := filepath.Join(s.dir, x.from.address+".hcl")
+	text := fmt.Sprintf("listen {\n  admin = %q\n}\n%s", adminAddress, site(v, x.from, x.to))
 	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
 		return err
 	}
@@ -121,7 +109,7 @@ func (s *settings) pour(ctx context.Context, e edge, v variant, out *flood) (err
 	if err := c.await(ctx, f, m); err != nil {
 		return err
 	}
-	announcements, err := place{kind: from.kind, url: from.url, address: "fbp"}.feed(false)
+	announcements, err := place{kind: x.from.kind, url: x.from.url, address: "fbp"}.feed(false)
 	if err != nil {
 		return err
 	}

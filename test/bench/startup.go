@@ -30,29 +30,17 @@ func (s *settings) startup(ctx context.Context, e edge, v variant) startup {
 }
 
 func (s *settings) first(ctx context.Context, e edge, v variant, out *startup) (err error) {
-	from, to := s.places(e)
-	for _, p := range []place{from, to} {
-		if err := p.prepare(ctx); err != nil {
-			return fmt.Errorf("prepare %s: %w", p.address, err)
-		}
-		defer func() { err = errors.Join(err, p.remove(context.WithoutCancel(ctx))) }()
-	}
-	m := newMeter()
-	endCollect, err := to.collect(m.take)
+	x, err := s.open(ctx, e, true)
 	if err != nil {
 		return err
 	}
-	defer endCollect()
-	f, err := from.feed(true)
-	if err != nil {
-		return err
-	}
-	defer f.close()
+	defer func() { err = errors.Join(err, x.close()) }()
+	m, f := x.meter, x.feeder
 	if err := f.publish(body(100, 1, 0)); err != nil {
 		return err
 	}
 	wait(ctx, 200*time.Millisecond) // for the message to be there
-	c, err := start(ctx, v, s.program, s.dir, from, to)
+	c, err := start(ctx, v, s.program, s.dir, x.from, x.to)
 	if err != nil {
 		return err
 	}
