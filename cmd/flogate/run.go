@@ -572,7 +572,7 @@ func (r *runner) show(ctx context.Context) {
 				continue
 			}
 			shown[e.ID] = line{string(e.State), e.Reason, e.Messages, now}
-			text := fmt.Sprintf("%-40s  %-8s  %8.1f/s  %10d messages", e.ID, e.State, e.Rate, e.Messages)
+			text := fmt.Sprintf("%-40s  %-8s  %8.1f/s  %10d messages", clean(e.ID), e.State, e.Rate, e.Messages)
 			if e.Reason != "" {
 				text += "  " + clean(e.Reason)
 			}

@@ -108,18 +108,18 @@ func printStatus(w io.Writer, s admin.Status, now time.Time) error {
 	age := func(since time.Time) string { return now.Sub(since).Round(time.Second).String() }
 	fmt.Fprintf(t, "site %s, flogate %s, up for %s\n", s.Site, s.Version, age(s.Started))
 	if s.Reload != "" {
-		fmt.Fprintf(t, "the last change of the site file was not taken over:\n%s\n", s.Reload)
+		fmt.Fprintf(t, "the last change of the site file was not taken over:\n%s\n", cleanText(s.Reload))
 	}
 	if len(s.Edges) > 0 {
 		fmt.Fprint(t, "\nEDGE\tSTATE\tFOR\tRATE\tMESSAGES\tIN FLIGHT\tDEAD\tREJECTED\tGUARANTEE\tREASON\n")
 	}
 	for _, e := range s.Edges {
 		fmt.Fprintf(t, "%s\t%s\t%s\t%.1f/s\t%d\t%d\t%d\t%d\t%s\t%s\n",
-			e.ID, e.State, age(e.Since), e.Rate, e.Messages, e.InFlight, e.DeadLetters, e.Rejected, e.Guarantee, clean(e.Reason))
+			clean(e.ID), e.State, age(e.Since), e.Rate, e.Messages, e.InFlight, e.DeadLetters, e.Rejected, e.Guarantee, clean(e.Reason))
 	}
 	for _, e := range s.Edges {
 		if e.Warning != "" {
-			fmt.Fprintf(t, "warning: %s: %s\n", e.ID, e.Warning)
+			fmt.Fprintf(t, "warning: %s: %s\n", clean(e.ID), clean(e.Warning))
 		}
 	}
 	if len(s.Brokers) > 0 {
@@ -154,7 +154,7 @@ func printStatus(w io.Writer, s admin.Status, now time.Time) error {
 	// Below the tables: they are sentences.
 	for _, b := range s.Brokers {
 		for _, warning := range b.Warnings {
-			if _, err := fmt.Fprintf(w, "\n%s: %s\n", b.ID, warning); err != nil {
+			if _, err := fmt.Fprintf(w, "\n%s: %s\n", b.ID, clean(warning)); err != nil {
 				return err
 			}
 		}
