@@ -39,7 +39,7 @@ type Config struct {
 	Dir string
 	Log *slog.Logger
 	// Delay is how long after a change its graph is written, unless others come: zero is 200 ms. It is written after five
-	// times Delay even if changes go on.
+	// times Delay even if changes go on. A large graph is put off longer, so that writing takes a fifth of a core at most.
 	Delay time.Duration
 	// LogSize is the size in bytes at which a new log is begun: zero is 8 MiB. There are never more than two.
 	LogSize int64
@@ -82,6 +82,7 @@ type entry struct {
 	first   time.Time // of the changes that are not written
 	failure error     // of writing
 	retry   time.Duration
+	took    time.Duration // to write it
 }
 
 // past is what the log says of a graph.

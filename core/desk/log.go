@@ -43,7 +43,7 @@ type Record struct {
 }
 
 // ByFile is who makes changes by changing the file of a graph.
-const ByFile = "file"
+const ByFile = "(file)"
 
 // edits says that the record is of a change to a graph.
 func (r Record) edits() bool { return len(r.Changes) > 0 }

@@ -40,9 +40,13 @@ func (d *Desk) schedule(e *entry) {
 	if e.failure != nil && !e.due.IsZero() {
 		return // it is tried again when it is time
 	}
-	e.due = now.Add(d.cfg.Delay)
+	delay := max(d.cfg.Delay, 4*e.took)
+	e.due = now.Add(delay)
 	if latest := e.first.Add(maxDelays * d.cfg.Delay); e.due.After(latest) {
 		e.due = latest
+	}
+	if soonest := e.first.Add(4 * e.took); e.due.Before(soonest) {
+		e.due = soonest
 	}
 	d.nudge()
 }
@@ -141,6 +145,7 @@ func (d *Desk) sync() {
 func (d *Desk) save(e *entry) {
 	d.disk.Lock()
 	defer d.disk.Unlock()
+	began := time.Now()
 	d.mu.Lock()
 	gone := d.entries[e.name] != e || e.due.IsZero()
 	e.due, e.first = time.Time{}, time.Time{}
@@ -170,6 +175,7 @@ func (d *Desk) save(e *entry) {
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	e.took = time.Since(began)
 	told := fmt.Sprint(e.failure) == fmt.Sprint(err)
 	switch e.failure = err; {
 	case err != nil:

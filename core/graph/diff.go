@@ -40,6 +40,9 @@ func (d *differ) emit(c Change) {
 	}
 }
 
+// say is emit where nothing that follows looks at it: a large graph would be searched for each of its parts.
+func (d *differ) say(c Change) { d.changes = append(d.changes, c) }
+
 // remove takes out what is gone, and what can only be changed by putting it there anew.
 func (d *differ) remove() {
 	otherCase := d.w.CaseSensitive != d.is.CaseSensitive
@@ -145,7 +148,7 @@ func (d *differ) add() {
 	}
 	for _, n := range d.is.Nodes {
 		if !have[n.ID] {
-			d.emit(AddNode(n))
+			d.say(AddNode(n))
 		}
 	}
 	for at, p := range d.is.Groups {
@@ -159,19 +162,19 @@ func (d *differ) add() {
 			i = -1
 		}
 		if i < 0 {
-			d.emit(wanted)
+			d.say(wanted)
 		} else if m := d.w.Groups[i].Metadata.changeTo(p.Metadata); len(m) > 0 {
 			d.emit(ChangeGroup{p.Name, m})
 		}
 	}
 	for _, x := range d.is.Inports {
 		if _, ok := d.w.Inport(x.Public); !ok {
-			d.emit(AddInport(x))
+			d.say(AddInport(x))
 		}
 	}
 	for _, x := range d.is.Outports {
 		if _, ok := d.w.Outport(x.Public); !ok {
-			d.emit(AddOutport(x))
+			d.say(AddOutport(x))
 		}
 	}
 	joined := map[[2]Endpoint]bool{}
@@ -180,7 +183,7 @@ func (d *differ) add() {
 	}
 	for _, e := range d.is.Edges {
 		if !joined[[2]Endpoint{e.Src, e.Tgt}] {
-			d.emit(AddEdge(e))
+			d.say(AddEdge(e))
 		}
 	}
 	there := packets(d.w)
@@ -189,7 +192,7 @@ func (d *differ) add() {
 			there[i.Tgt] = there[i.Tgt][1:]
 			continue
 		}
-		d.emit(i.change())
+		d.say(i.change())
 	}
 }
 

@@ -77,6 +77,51 @@ func FuzzJSON(f *testing.F) {
 	})
 }
 
+// FuzzChange: no command of a client ends the process, a refused one changes nothing, and what was made can be taken back and
+// makes the same of a copy.
+func FuzzChange(f *testing.F) {
+	for _, c := range [][2]string{
+		{"clear", `{"id":"x","name":"n"}`}, {"changeproperties", `{"properties":{"icon":"i"},"caseSensitive":true}`},
+		{"addnode", `{"id":"x","component":"C","metadata":{"x":1}}`}, {"removenode", `{"id":"motor"}`},
+		{"renamenode", `{"from":"motor","to":"m"}`}, {"changenode", `{"id":"lamp","metadata":{"routes":null}}`},
+		{"addedge", `{"src":{"node":"lamp","port":"OUT","index":"1"},"tgt":{"node":"motor","port":"in","index":2}}`},
+		{"removeedge", `{"src":{"node":"motor","port":"running"},"tgt":{"node":"lamp","port":"red"}}`},
+		{"changeedge", `{"src":{"node":"motor","port":"running"},"tgt":{"node":"lamp","port":"red"},"metadata":{"route":1}}`},
+		{"addinitial", `{"src":{"data":[1]},"tgt":{"node":"lamp","port":"text"}}`},
+		{"removeinitial", `{"src":{"data":true},"tgt":{"node":"lamp","port":"text"}}`}, {"removeinitial", `{"tgt":{"node":"lamp","port":"text"}}`},
+		{"addinport", `{"public":"p","node":"lamp","port":"in"}`}, {"renameoutport", `{"from":"running","to":"r"}`},
+		{"addgroup", `{"name":"g","nodes":["lamp"]}`}, {"changegroup", `{"name":"signals","metadata":{"description":null}}`},
+	} {
+		f.Add(c[0], []byte(c[1]))
+	}
+	f.Fuzz(func(t *testing.T, name string, payload []byte) {
+		c, err := graph.ParseChange(name, payload)
+		if err != nil {
+			return
+		}
+		g := motorControl(t)
+		before, copied := g.Clone(), g.Clone()
+		effects, undo, err := graph.Apply(g, c)
+		if err != nil {
+			sameGraph(t, before, g)
+			return
+		}
+		for _, e := range throughJSON(t, effects) {
+			must(t, graph.Replay(copied, e))
+		}
+		if !graph.Same(copied, g) {
+			t.Errorf("the copy differs: %v", spelled(t, graph.Diff(g, copied)))
+		}
+		for _, c := range throughJSON(t, undo) {
+			_, _, err := graph.Apply(g, c)
+			must(t, err)
+		}
+		if !graph.Same(before, g) {
+			t.Errorf("taken back it differs: %v", spelled(t, graph.Diff(before, g)))
+		}
+	})
+}
+
 // changes report whether they could be made.
 var changes = []func(g *graph.Graph) bool{
 	func(g *graph.Graph) bool { return len(g.Nodes) > 0 && g.RenameNode(g.Nodes[0].ID, "renamed") == nil },

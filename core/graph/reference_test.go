@@ -242,11 +242,14 @@ func TestGraphsInTheDocsAreTaken(t *testing.T) {
 	if len(blocks) == 0 {
 		t.Fatal("the page has no graph")
 	}
-	for _, block := range blocks {
+	for i, block := range blocks {
 		src, _, _ := strings.Cut(block, "```")
 		g, err := graph.ParseFBP("graphs.md", []byte(src))
 		if err != nil {
 			t.Fatal(err)
+		}
+		if i > 0 {
+			continue // the first has something of everything
 		}
 		if len(g.Nodes) != 4 || len(g.Edges) != 4 || len(g.Initials) != 2 || len(g.Inports) != 1 || len(g.Outports) != 1 {
 			t.Errorf("got %+v", g)

@@ -93,7 +93,7 @@ func TestNewGraphIsWrittenLikeThis(t *testing.T) {
 }
 
 // motorControl builds a graph by changes, with something of everything.
-func motorControl(t *testing.T) *graph.Graph {
+func motorControl(t testing.TB) *graph.Graph {
 	t.Helper()
 	g := graph.New("motorcontrol")
 	g.Properties = graph.Metadata{"environment": map[string]any{"type": "msgflo"}, "description": "one motor, one button"}
@@ -396,14 +396,14 @@ func end(s string) graph.Endpoint {
 	return graph.Endpoint{Node: node, Port: port}
 }
 
-func must(t *testing.T, errs ...error) {
+func must(t testing.TB, errs ...error) {
 	t.Helper()
 	if err := errors.Join(errs...); err != nil {
 		t.Fatal(err)
 	}
 }
 
-func sameGraph(t *testing.T, want, got *graph.Graph) {
+func sameGraph(t testing.TB, want, got *graph.Graph) {
 	t.Helper()
 	if !want.Equal(got) {
 		t.Errorf("(-want +got):\n%s", difference(want, got))
