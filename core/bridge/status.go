@@ -1,13 +1,19 @@
 package bridge
 
-import "time"
+import (
+	"time"
+
+	"github.com/flogate/flogate/core/transport"
+)
 
 // Status is what can be said of a feed at one moment.
 type Status struct {
 	Source   Condition
 	Draining bool
 	// Full: no more is taken from the source until something is confirmed.
-	Full     bool
+	Full bool
+	// Room is what the source may still give, as far as it is up: the broker knows, or is about to hear.
+	Room     transport.Credit
 	Received Counts
 	Targets  []TargetStatus
 }
@@ -40,7 +46,9 @@ func (f *Feed) Status() Status {
 	for p := f.settled; p < f.end; p++ {
 		bytes += int64(len(f.at(p).d.Body))
 	}
-	s.Full = int64(f.end-f.settled) >= f.cfg.Window.Messages || bytes >= f.cfg.Window.Bytes
+	s.Room.Messages = max(0, f.cfg.Window.Messages-int64(f.end-f.settled))
+	s.Room.Bytes = max(0, f.cfg.Window.Bytes-bytes)
+	s.Full = s.Room.Messages == 0 || s.Room.Bytes == 0
 	for _, t := range f.targets {
 		ts := TargetStatus{
 			ID: t.cfg.ID, Sink: t.cond, DeadLetter: t.held, Passed: t.stats.passed,

@@ -358,21 +358,58 @@ func (n *Network) unbinding(id string) bool {
 	return false
 }
 
-// overlap is how long the gateway and the broker both carry when the one takes over from the other.
-const overlap = time.Second
+// What a broker keeps for a feed nobody tells; but it gives what it has as long as there is room. So a feed to which less came
+// during a lull than there was room for at its beginning has been given everything from before.
+const (
+	// lull is longer than it takes until room is used, and short: what comes in it has to be less than a window.
+	lull = 250 * time.Millisecond
+	// lulls is how many there have to be, one after another: a machine may be busy for the length of one.
+	lulls = 4
+)
+
+// calm looks for lulls of a feed.
+type calm struct {
+	at       time.Time // when the present one began
+	up       time.Time // since when the source was
+	room     transport.Credit
+	received bridge.Counts
+	since    time.Time // when the first of them began
+	n        int       // how many there were
+}
+
+// look looks at the feed again. It returns when it wants to, or the zero time where it does not matter.
+func (c *calm) look(s bridge.Status, now time.Time) (again time.Time) {
+	if end := c.at.Add(lull); !c.at.IsZero() && now.Before(end) && c.up.Equal(s.Source.Since) {
+		return time.Time{}
+	}
+	messages, bytes := int64(s.Received.Messages-c.received.Messages), int64(s.Received.Bytes-c.received.Bytes)
+	if c.n++; c.at.IsZero() || !s.Source.Up || !c.up.Equal(s.Source.Since) || messages >= c.room.Messages || bytes >= c.room.Bytes {
+		c.n, c.since = 0, now
+	}
+	c.at, c.up, c.room, c.received = now, s.Source.Since, s.Room, s.Received
+	return now.Add(lull)
+}
 
 // handsOver says whether a target that is not wanted has to go on, because the broker does not carry in its place yet, or what
-// came before it did has not all been carried: a feed that is not full has been given everything.
-func (n *Network) handsOver(feed *bridge.Feed, t route.Target) bool {
+// came before it did has not all been carried.
+func (n *Network) handsOver(run *feedRun, t route.Target) bool {
 	for _, e := range n.wanted.Plan.Edges {
 		if len(e.Carriers) > 0 || !slices.Contains(t.Edges, e.ID) {
 			continue
 		}
 		for _, id := range e.Natives {
-			if run := n.natives[id]; run == nil || run.conn == nil || time.Since(run.since) < overlap {
+			way := n.natives[id]
+			if way == nil || way.conn == nil {
 				return true
 			}
-			if s := feed.Status(); s.Full || !s.Source.Up {
+			now := time.Now()
+			if run.calm.since.Before(way.since) {
+				run.calm = calm{} // what was before the broker carried says nothing
+			}
+			if again := run.calm.look(run.feed.Status(), now); !again.IsZero() {
+				time.AfterFunc(again.Sub(now), n.poke)
+			}
+			if run.calm.n < lulls {
 				return true
 			}
 		}

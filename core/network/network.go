@@ -94,6 +94,7 @@ type feedRun struct {
 	ending bool // it has been told to end; whoever wants it again waits for another
 	feed   *bridge.Feed
 	groups map[string]*roundrobin.Group // of targets that are shared, by their versions
+	calm   calm                         // while the broker takes over
 	stop   context.CancelCauseFunc
 	done   chan struct{}
 }
@@ -274,7 +275,7 @@ func (n *Network) holdOn(run *feedRun, wanted map[string]route.Feed) {
 	}
 	var held []route.Target
 	for _, t := range run.spec.Targets {
-		if !slices.ContainsFunc(w.Targets, func(o route.Target) bool { return o.ID == t.ID }) && n.handsOver(run.feed, t) {
+		if !slices.ContainsFunc(w.Targets, func(o route.Target) bool { return o.ID == t.ID }) && n.handsOver(run, t) {
 			held = append(held, t)
 		}
 	}

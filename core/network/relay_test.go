@@ -429,6 +429,31 @@ func TestNothingIsLostWhenTheBrokerTakesOverAndGivesBack(t *testing.T) {
 	})
 }
 
+// What the broker keeps for the feed is carried before the feed goes, however it trickles: a window that has room at a moment
+// does not say that there is no more.
+func TestBacklogIsCarriedBeforeTheBrokerTakesOver(t *testing.T) {
+	h := newHall(t, "", "q")
+	h.declare("q_a", "q_b", "q_c")
+	h.settings["q_a.out rr.in"] = route.Settings{Routing: route.Gateway}
+	h.apply(own)
+	h.await("q_a.out -> rr.in", network.Flowing, "")
+	h.brokers["q"].ConfirmAfter(200 * time.Millisecond)
+	const n = 6000 // some seconds' worth
+	h.say("q_a", 0, n)
+	h.settings = map[string]route.Settings{}
+	h.eventually("the end of the feed", func() bool {
+		h.apply(own) // so that it is looked at often
+		return h.brokers["q"].Subscribers("fanout/q_a") == 0
+	})
+	came := map[int]bool{}
+	for _, i := range h.bodies("q_b") {
+		came[i] = true
+	}
+	if len(came) != n {
+		t.Errorf("%d of %d messages came", len(came), n)
+	}
+}
+
 func TestBrokerCarriesAPlainEdgeWhenItIsAskedTo(t *testing.T) {
 	h := newHall(t, "", "q")
 	h.declare("q_a", "q_b")
