@@ -57,7 +57,7 @@ func (p *ping) complete(runtimeID string) (bool, error) {
 	}
 	p.url = cmp.Or(p.url, os.Getenv("MSGFLO_PING_URL"), flowhub)
 	if runtimeID == "" && strings.Contains(p.url, runtimeMark) {
-		return false, usagef("--runtime-id is missing: it is a part of --ping-url, %s", p.url)
+		return false, usagef("--runtime-id is missing: it is a part of --ping-url, %s", redactURL(p.url))
 	}
 	p.url = strings.ReplaceAll(p.url, runtimeMark, runtimeID)
 	if u, err := url.Parse(p.url); err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {

@@ -56,3 +56,11 @@ func TestPingIsOffUnlessAskedFor(t *testing.T) {
 		t.Errorf("pinging is %t: %v", pinging, err)
 	}
 }
+
+func TestPingWithoutAnIDDoesNotShowAPassword(t *testing.T) {
+	p := ping{url: "https://me:sesame99@example.org/" + runtimeMark, interval: 1}
+	_, err := p.complete("")
+	if err == nil || strings.Contains(err.Error(), "sesame99") {
+		t.Errorf("the error is %v", err)
+	}
+}
