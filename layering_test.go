@@ -58,6 +58,8 @@ var layers = map[string]layer{
 	"core/transport": {level: 0},
 	"core/coalesce":  {level: 0},
 	"forwarding/fbp": {level: 0},
+	// Knows of nothing but itself and the network.
+	"forwarding/mdns": {level: 0, only: []string{}, outside: []string{"golang.org/x/net"}},
 
 	"core/graph":                 {level: 1},
 	"core/deadletter":            {level: 1},
