@@ -77,6 +77,7 @@ type entry struct {
 
 	// common is the text that the site or the file has, as it was last read or written: what both sides have come from.
 	common  string
+	layer   mark      // which revision is in the layer, over which text; under the lock of the disk
 	saved   uint64    // the revision that is kept
 	due     time.Time // when it is to be written; zero if it need not be
 	first   time.Time // of the changes that are not written
@@ -94,7 +95,7 @@ type past struct {
 	created  bool   // by a client
 }
 
-// mark says which revision a text has.
+// mark says which revision a text, or the text with this sum, has.
 type mark struct {
 	revision uint64
 	sum      string

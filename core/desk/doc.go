@@ -7,7 +7,8 @@
 // # Where graphs are kept
 //
 //   - A graph with a file of its own is written back to that file, as [graph.Graph.FBP] and [graph.Graph.JSON] do: what the
-//     user wrote there stays. What .fbp has no words for is kept beside it in the data folder.
+//     user wrote there stays. What .fbp has no words for is kept beside it in the data folder; so is the whole graph, and
+//     the file stays as it was, as long as there is a node or port whose name the language does not allow.
 //   - A graph whose text stands in the site file is never written there. Edits to it are kept in the data folder, as a layer
 //     over that text. [Snapshot.Kept] says so, for clients to say it too.
 //   - A graph that was created while the gateway ran is a file of its own in the data folder.

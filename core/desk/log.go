@@ -130,11 +130,10 @@ func (j *journal) flush() error {
 			line = append([]byte{'\n'}, line...)
 		}
 		n, err := j.file.Write(line)
-		j.size += int64(n)
-		if err != nil {
-			j.torn = j.torn || n > 0
-			return err
+		if err != nil { // opened again it says how much of the line is there
+			return errors.Join(err, j.close())
 		}
+		j.size += int64(n)
 		j.torn = false
 		j.queue, j.bytes = j.queue[1:], j.bytes-len(j.queue[0])
 	}

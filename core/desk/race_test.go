@@ -182,6 +182,61 @@ func TestEditorsThatRaceEndUpWithTheSameGraph(t *testing.T) {
 	}
 }
 
+// TestFileThatIsChangedWhileOthersEdit goes on changing its file under two editors.
+func TestFileThatIsChangedWhileOthersEdit(t *testing.T) {
+	s := newSite(t, "hall.fbp", motor)
+	d := s.open()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	sub := d.Subscribe()
+	defer sub.Close()
+	var editing sync.WaitGroup
+	for i := range 2 {
+		r := rand.New(rand.NewPCG(uint64(i), 11))
+		editing.Go(func() {
+			for range 300 {
+				snap, err := d.Graph("main")
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				_, _ = d.Change("main", fmt.Sprint("editor ", i), randomChange(r, snap.Graph))
+			}
+		})
+	}
+	editing.Go(func() {
+		for i := range 30 {
+			s.write(s.read() + fmt.Sprintf("n%d(demo/P) OUT -> IN p%d(demo/Q)\n", i, i))
+			if err := d.Load(s.source()); err != nil {
+				t.Error(err)
+			}
+		}
+	})
+	copied, revision := get(t, d, "main").Graph.Clone(), get(t, d, "main").Revision
+	editing.Wait()
+	for last := get(t, d, "main").Revision; revision < last; {
+		e, err := sub.Next(ctx)
+		must(t, err)
+		if e.Kind != desk.Changed || e.Revision <= revision {
+			continue
+		}
+		for _, c := range e.Effects {
+			must(t, graph.Replay(copied, c))
+		}
+		revision = e.Revision
+	}
+	want := get(t, d, "main").Graph
+	if !graph.Same(copied, want) {
+		t.Errorf("the copy differs: %v", graph.Diff(want, copied))
+	}
+	must(t, d.Close())
+	d = s.open()
+	if got := get(t, d, "main").Graph; !graph.Same(want, got) {
+		t.Errorf("opened again: %v", graph.Diff(want, got))
+	}
+	must(t, d.Close())
+}
+
 func TestSlowSubscriberHoldsNobodyUpAndLooksAnew(t *testing.T) {
 	s := newSite(t, "hall.fbp", motor)
 	d := s.open()

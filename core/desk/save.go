@@ -180,7 +180,9 @@ func (d *Desk) save(e *entry) {
 	switch e.failure = err; {
 	case err != nil:
 		e.retry = min(max(2*e.retry, firstRetry), maxRetry)
-		e.due = time.Now().Add(e.retry)
+		if e.due = time.Now().Add(e.retry); errors.Is(err, errUnwritable) {
+			e.due = time.Time{}
+		}
 		if !told {
 			d.cfg.Log.Error("a graph cannot be written to where it is kept", "graph", e.name, "kept", e.kept.String(), "err", err)
 		}
@@ -232,11 +234,11 @@ func (d *Desk) saveFile(e *entry) (revision uint64, err error) {
 		whole, write = len(now.Graph.LostInFBP()) == 0, now.Graph.FBP
 	}
 	out, err := write()
-	if err != nil {
-		return 0, err
+	if err == nil && len(out) > graph.MaxSize {
+		err = fmt.Errorf("the text of the graph is larger than %d MiB", graph.MaxSize>>20)
 	}
-	if len(out) > graph.MaxSize {
-		return 0, fmt.Errorf("the text of the graph is larger than %d MiB", graph.MaxSize>>20)
+	if err != nil {
+		return 0, errors.Join(errUnwritable, err)
 	}
 	if missing || text != string(out) {
 		d.mu.Lock()
@@ -258,7 +260,7 @@ func (d *Desk) saveFile(e *entry) (revision uint64, err error) {
 	switch {
 	case e.kept == InData:
 	case whole:
-		err = removeFile(d.layerPath(e))
+		err = d.removeLayer(e)
 	default:
 		_, err = d.writeLayer(e, now)
 	}
@@ -286,10 +288,13 @@ func (d *Desk) saveLayer(e *entry) (revision uint64, err error) {
 	d.record(Record{Time: time.Now().UTC(), Graph: e.name, Revision: now.Revision, Saved: sum(e.common)})
 	d.mu.Unlock()
 	d.sync()
-	return now.Revision, removeFile(d.layerPath(e))
+	return now.Revision, d.removeLayer(e)
 }
 
 func (d *Desk) writeLayer(e *entry, now Snapshot) (revision uint64, err error) {
+	if e.layer == (mark{now.Revision, e.common}) {
+		return now.Revision, nil
+	}
 	text, err := now.Graph.JSON()
 	if err != nil {
 		return 0, err
@@ -298,7 +303,16 @@ func (d *Desk) writeLayer(e *entry, now Snapshot) (revision uint64, err error) {
 	if err != nil {
 		return 0, err
 	}
-	return now.Revision, replaceFile(d.layerPath(e), out, nil, true)
+	if err := replaceFile(d.layerPath(e), out, nil, true); err != nil {
+		return 0, err
+	}
+	e.layer = mark{now.Revision, e.common}
+	return now.Revision, nil
+}
+
+func (d *Desk) removeLayer(e *entry) error {
+	e.layer = mark{}
+	return removeFile(d.layerPath(e))
 }
 
 func (d *Desk) readFlags() error {
@@ -331,6 +345,9 @@ func (d *Desk) saveFlags() {
 		d.mu.Unlock()
 	}
 }
+
+// errUnwritable: the graph as it is has no text in its format. To try again would help only when it has changed.
+var errUnwritable = errors.New("the graph cannot be said in the format of its file")
 
 // errChangedAgain: somebody has changed the file while it was about to be replaced.
 var errChangedAgain = errors.New("the file has been changed")
