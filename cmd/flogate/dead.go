@@ -59,10 +59,13 @@ func (f *deadFlags) flags(cmd *cobra.Command) {
 	cmd.Flags().DurationVar(&f.timeout, "timeout", 10*time.Second, "how long to wait for a broker")
 }
 
+// mostLetters is how many letters of a place can be looked at: as many as brokers hand out before any of them is taken out.
+const mostLetters = 60000
+
 func (f *deadFlags) check() error {
 	switch {
-	case f.limit < 1 || f.limit > 60000:
-		return usagef("--limit is %d: it is from 1 to 60000", f.limit)
+	case f.limit < 1 || f.limit > mostLetters:
+		return usagef("--limit is %d: it is from 1 to %d", f.limit, mostLetters)
 	case f.wait <= 0 || f.timeout <= 0:
 		return usagef("--wait and --timeout are longer than nothing")
 	}
@@ -96,6 +99,9 @@ func parseSelection(args []string, all bool) (selection, error) {
 		last, err2 := strconv.Atoi(to)
 		if err := errors.Join(err1, err2); err != nil || first < 1 || last < first {
 			return s, usagef("%q is no number of a dead letter: they are 1, 2, 3 …, and 3-7 is a range", arg)
+		}
+		if last > mostLetters {
+			return s, usagef("%q: no more than %d dead letters of a place can be looked at", arg, mostLetters)
 		}
 		s.ranges = append(s.ranges, [2]int{first, last})
 	}

@@ -30,6 +30,8 @@ func TestLettersAreSelectedByNumbersAndRanges(t *testing.T) {
 		{args: "1-2-3", wrong: true},
 		{args: "1 a.out b.in", wrong: true},
 		{args: "99999999999999999999", wrong: true},
+		{args: "1-60000", has: []int{60000}, hasNot: []int{60001}, missing: "4-60000"},
+		{args: "60001", wrong: true}, // no broker hands out as many
 	} {
 		s, err := parseSelection(strings.Fields(c.args), false)
 		if (err != nil) != c.wrong {
