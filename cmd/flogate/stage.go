@@ -13,6 +13,8 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/time/rate"
+
 	"github.com/flogate/flogate/core/admin"
 	"github.com/flogate/flogate/core/config"
 	"github.com/flogate/flogate/core/discovery"
@@ -35,13 +37,19 @@ type stage struct {
 	// heard are the brokers on which announcements are listened to.
 	heard map[string]bool
 
+	// warnings bounds what is logged of participants that look wrong: somebody may look wrong in another way each time. All of
+	// it is in the status.
+	warnings *rate.Limiter
+
 	// For the status, under runner.mu.
 	members []roster.Member
 	since   map[string]time.Time // since when a role is in its state
 }
 
 func newStage(cfg discovery.Config) *stage {
-	s := &stage{poked: make(chan struct{}, 1), since: make(map[string]time.Time)}
+	s := &stage{
+		poked: make(chan struct{}, 1), since: make(map[string]time.Time), warnings: rate.NewLimiter(rate.Every(10*time.Second), 100),
+	}
 	cfg.Changed = s.poke
 	s.registry = discovery.NewRegistry(cfg)
 	s.roster = roster.New(s.validate)
@@ -281,7 +289,7 @@ func (r *runner) remember(members []roster.Member, now time.Time) {
 		if was && old.State == m.State {
 			since[m.Role] = r.stage.since[m.Role]
 		}
-		if m.Warning != "" && m.Warning != old.Warning && m.InGraph {
+		if m.Warning != "" && m.Warning != old.Warning && m.InGraph && r.stage.warnings.Allow() {
 			r.log.Warn("participant looks wrong", "role", m.Role, "warning", m.Warning)
 		}
 		if m.State == roster.Failed && m.State != old.State && m.From == "library" {

@@ -1,10 +1,15 @@
 package main
 
 import (
+	"fmt"
+	"log/slog"
+	"strings"
 	"testing"
+	"time"
 
 	"github.com/flogate/flogate/core/config"
 	"github.com/flogate/flogate/core/discovery"
+	"github.com/flogate/flogate/core/roster"
 )
 
 func TestSiteHearsAnotherWhoseNameBeginsAlike(t *testing.T) {
@@ -19,5 +24,19 @@ func TestSiteHearsAnotherWhoseNameBeginsAlike(t *testing.T) {
 	}
 	if announcementID(hall, "2-lamp") == announcementID(hall2, "lamp") {
 		t.Error("participants of two sites have one id")
+	}
+}
+
+func TestParticipantThatIsWrongInAnotherWayEachTimeDoesNotFillTheLog(t *testing.T) {
+	var lines strings.Builder
+	r := &runner{stage: newStage(discovery.Config{}), log: slog.New(slog.NewTextHandler(&lines, nil))}
+	for i := range 1000 {
+		r.remember([]roster.Member{{Role: "a", InGraph: true, Warning: fmt.Sprint("it is at ", i)}}, time.Now())
+	}
+	if n := strings.Count(lines.String(), "\n"); n < 1 || n > 200 {
+		t.Errorf("%d lines", n)
+	}
+	if w := r.stage.members[0].Warning; w != "it is at 999" {
+		t.Errorf("the status says %q", w)
 	}
 }
