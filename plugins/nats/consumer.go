@@ -109,26 +109,41 @@ func (c *conn) consumer(ctx context.Context, src transport.Source, o sourceOptio
 }
 
 // alone waits until nobody else has a pull waiting at the consumer: the server may not know yet that the previous
-// connection is gone, and what it delivered there would be out for as long as ack_wait.
+// connection is gone, and what it delivered there would be out for as long as ack_wait. Somebody who pulls again and again has
+// none for a moment in between: who was seen once is gone when two looks in a row do not find him.
 func (c *conn) alone(ctx context.Context, k jetstream.Consumer) (*jetstream.ConsumerInfo, error) {
-	ctx, cancel := context.WithTimeout(ctx, pullExpires+2*time.Second)
+	waiting, cancel := context.WithTimeout(ctx, pullExpires+2*time.Second)
 	defer cancel()
+	doubt := 0 // how many looks in a row have to find nobody
 	for {
-		info, err := k.Info(ctx)
-		if err != nil {
+		info, err := k.Info(waiting)
+		switch {
+		case err != nil && doubt > 0 && waiting.Err() != nil && ctx.Err() == nil:
+			return nil, inUse(k) // the time was up while it was asked about
+		case err != nil:
 			return nil, c.failure(err)
-		}
-		if info.NumWaiting == 0 {
+		case info.NumWaiting > 0:
+			doubt = 2
+		case doubt <= 1:
 			return info, nil
+		default:
+			doubt--
 		}
 		select {
 		case <-time.After(50 * time.Millisecond):
 		case <-c.done:
 			return nil, c.reason()
-		case <-ctx.Done():
-			return nil, fmt.Errorf("consumer %q is in use by another client: end that one, or set shared = true", info.Name)
+		case <-waiting.Done():
+			if err := ctx.Err(); err != nil {
+				return nil, err
+			}
+			return nil, inUse(k)
 		}
 	}
+}
+
+func inUse(k jetstream.Consumer) error {
+	return fmt.Errorf("consumer %q is in use by another client: end that one, or set shared = true", k.CachedInfo().Name)
 }
 
 // rewind makes the server deliver everything above the acknowledgement floor again, in order and before anything else.
