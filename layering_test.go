@@ -55,9 +55,10 @@ const tests = 9
 // layers places every package. A package that is not here fails the test, so
 // that a new one is a decision that somebody sees.
 var layers = map[string]layer{
-	"core/transport": {level: 0},
-	"core/coalesce":  {level: 0},
-	"forwarding/fbp": {level: 0},
+	"core/transport":  {level: 0},
+	"core/coalesce":   {level: 0},
+	"core/atomicfile": {level: 0},
+	"forwarding/fbp":  {level: 0},
 	// Knows of nothing but itself and the network.
 	"forwarding/mdns": {level: 0, only: []string{}, outside: []string{"golang.org/x/net"}},
 

@@ -2,6 +2,12 @@ package network
 
 import (
 	"context"
+	"encoding/json"
+	"errors"
+	"io/fs"
+	"maps"
+	"os"
+	"slices"
 	"sync"
 	"time"
 
@@ -32,6 +38,9 @@ func (r *initialRun) end() {
 // reconcileInitials sends the initial packets that are wanted and were not sent in this life of their participants. One that
 // goes away and comes back is sent again: somebody has put it there again. One that is pending for a while has gone nowhere.
 func (n *Network) reconcileInitials(ctx context.Context, wg *sync.WaitGroup) {
+	if !n.applied {
+		return // nobody has said yet what is not wanted any more
+	}
 	wanted := make(map[string]route.Initial, len(n.wanted.Plan.Initials))
 	for _, i := range n.wanted.Plan.Initials {
 		wanted[i.Life] = i
@@ -73,6 +82,7 @@ func (n *Network) reconcileInitials(ctx context.Context, wg *sync.WaitGroup) {
 			n.mu.Lock()
 			run.done = ictx.Err() == nil
 			n.mu.Unlock()
+			n.poke() // it is to be noted
 		})
 	}
 }
@@ -137,4 +147,56 @@ func (n *Network) publishOne(ctx context.Context, w route.Initial) error {
 		return err
 	}
 	return confirms[len(confirms)-1].Refused
+}
+
+// initialNote is an initial packet that has been sent, as the file has it.
+type initialNote struct {
+	Life string `json:"life"`
+	ID   string `json:"id"`
+}
+
+// loadInitials reads which initial packets were sent in an earlier run, to participants that go on living.
+func (n *Network) loadInitials() {
+	if n.cfg.Initials == "" {
+		return
+	}
+	var notes []initialNote
+	text, err := os.ReadFile(n.cfg.Initials)
+	if errors.Is(err, fs.ErrNotExist) {
+		return
+	}
+	if err == nil {
+		err = json.Unmarshal(text, &notes)
+	}
+	if err != nil {
+		n.cfg.Log.Error("initial packets that were sent in an earlier run are not known, and are sent again", "file", n.cfg.Initials, "error", err)
+		return
+	}
+	n.noted = notes
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for _, note := range notes {
+		n.iips[note.Life] = &initialRun{id: note.ID, stop: func() {}, done: true}
+	}
+}
+
+// noteInitials keeps which initial packets have been sent. It is Run's. Sending comes first: a gateway that is killed in
+// between sends one twice, and none never.
+func (n *Network) noteInitials() {
+	n.mu.Lock()
+	applied := n.applied
+	var notes []initialNote
+	for _, life := range slices.Sorted(maps.Keys(n.iips)) {
+		if run := n.iips[life]; run.done {
+			notes = append(notes, initialNote{life, run.id})
+		}
+	}
+	n.mu.Unlock()
+	if n.cfg.Initials == "" || !applied || slices.Equal(notes, n.noted) {
+		return
+	}
+	if err := keep(n.cfg.Initials, notes); err != nil {
+		n.cfg.Log.Error("initial packets not noted, they are sent again after a restart", "error", err)
+	}
+	n.noted = notes
 }

@@ -7,11 +7,11 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"slices"
 	"sync"
 	"time"
 
+	"github.com/flogate/flogate/core/atomicfile"
 	"github.com/flogate/flogate/core/broker"
 	"github.com/flogate/flogate/core/transport"
 )
@@ -135,7 +135,7 @@ func (n *Network) save() error {
 	slices.SortFunc(entries, func(a, b entry) int {
 		return cmp.Or(cmp.Compare(a.Broker, b.Broker), cmp.Compare(a.From.Address, b.From.Address), cmp.Compare(a.To.Address, b.To.Address))
 	})
-	err := write(n.cfg.Bindings, entries)
+	err := keep(n.cfg.Bindings, entries)
 	if err != nil {
 		n.mu.Lock()
 		n.ledger.dirty = true
@@ -144,26 +144,11 @@ func (n *Network) save() error {
 	return err
 }
 
-// write replaces the file as a whole: whoever is killed leaves the old one or the new one.
-func write(path string, entries []entry) error {
-	text, err := json.MarshalIndent(entries, "", "  ")
+// keep writes what shall be known in the next run.
+func keep(path string, v any) error {
+	text, err := json.MarshalIndent(v, "", "  ")
 	if err != nil {
 		return err
 	}
-	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
-		return err
-	}
-	f, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".*")
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(append(text, '\n'))
-	err = errors.Join(err, f.Sync(), f.Close())
-	if err == nil {
-		err = os.Rename(f.Name(), path)
-	}
-	if err != nil {
-		return errors.Join(err, os.Remove(f.Name()))
-	}
-	return nil
+	return atomicfile.Write(path, append(text, '\n'))
 }

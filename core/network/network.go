@@ -53,6 +53,9 @@ type Config struct {
 	// Bindings is the file in which it is noted what was bound on brokers, so that it can be taken back after a restart. Empty
 	// for none: then what is not wanted any more is taken back only as long as Run runs.
 	Bindings string
+	// Initials is the file in which it is noted which initial packets were sent, so that a restart sends none again to who goes
+	// on living. Empty for none.
+	Initials string
 	// Changed is called when the state of an edge or of a broker has changed, from Run's goroutine. It must not block.
 	Changed func()
 }
@@ -66,6 +69,7 @@ type Network struct {
 	brokers map[string]*brokerRun
 	feeds   map[string]*feedRun
 	iips    map[string]*initialRun // by the lives in which they are sent
+	noted   []initialNote          // what the file of initial packets says; Run's own
 	states  map[string]*edgeState
 	moved   chan struct{} // closed and replaced when brokers changes
 	natives map[string]*nativeRun
@@ -141,10 +145,12 @@ func (n *Network) Run(ctx context.Context) error {
 	defer stop()
 
 	n.load()
+	n.loadInitials()
 	tick := time.NewTicker(time.Second) // for rates, and for what is noticed by nothing happening
 	defer tick.Stop()
 	for ctx.Err() == nil {
 		n.reconcile(work, &wg)
+		n.noteInitials()
 		n.observe()
 		select {
 		case <-n.wake:
@@ -153,6 +159,7 @@ func (n *Network) Run(ctx context.Context) error {
 		}
 	}
 	n.shutdown()
+	n.noteInitials()
 	return nil
 }
 
