@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -42,6 +43,11 @@ func openShelves(specs []config.Library, open []*shelf, log *slog.Logger) ([]*sh
 		s := &shelf{
 			spec: spec, lib: lib, log: log.With("library", spec.Name),
 			editions: make(map[string]int), foreign: make(map[string]config.Participant),
+		}
+		for _, before := range open {
+			if before.spec.Name == spec.Name {
+				s.editions = before.copyEditions() // whoever plays a component that is the same goes on
+			}
 		}
 		for _, err := range lib.Ignored() {
 			s.log.Warn("not a component", "error", err)
@@ -95,6 +101,12 @@ func (s *shelf) edition(component string) int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.editions[component]
+}
+
+func (s *shelf) copyEditions() map[string]int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return maps.Clone(s.editions)
 }
 
 // has returns a component that this library knows how to bring about for a role.
