@@ -318,8 +318,6 @@ func (d *Desk) record(r Record) {
 
 // Create creates an empty graph, in the data folder, or empties one that is there. A graph that is new does not run.
 func (d *Desk) Create(name, who string, c graph.Clear) (Result, error) {
-	d.disk.Lock() // for a file of this name may be there
-	defer d.disk.Unlock()
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if e, ok := d.entries[name]; ok {

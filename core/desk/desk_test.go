@@ -160,6 +160,63 @@ button PRESSED -> ON fan(demo/Fan)
 	}
 }
 
+func TestPersistWritesAtOnceOrSaysWhatItCannot(t *testing.T) {
+	s := newSite(t, "hall.fbp", motor)
+	d := s.open()
+	change(t, d, "main", fan)
+	must(t, d.Persist())
+	same(t, "file", motor+"fan(demo/Fan)\n", s.read())
+	blocked := filepath.Join(s.dir, ".hall.fbp.flogate", "full")
+	must(t, os.MkdirAll(blocked, 0o700))
+	change(t, d, "main", graph.RemoveNode{ID: "fan"})
+	if err := d.Persist(); err == nil || !strings.Contains(err.Error(), `graph "main"`) {
+		t.Errorf("got %v", err)
+	}
+	must(t, os.RemoveAll(filepath.Dir(blocked)), d.Persist())
+	same(t, "file", motor, s.read())
+	must(t, d.Close())
+}
+
+func TestEveryRevisionHasAnEvent(t *testing.T) {
+	s := newSite(t, "hall.fbp", motor)
+	d := s.open()
+	sub := d.Subscribe()
+	defer sub.Close()
+	_, err := d.Create("new", "ann", graph.Clear{Name: "new"})
+	must(t, err)
+	change(t, d, "new", fan, graph.AddEdge{Src: end("fan.out"), Tgt: end("fan.in")})
+	must(t, d.SetRunning("new", true))
+	_, err = d.Undo("new", "bob", 0)
+	must(t, err)
+	must(t, d.Remove("new", "ann"))
+	s.write(motor + "fan(demo/Fan)\n")
+	must(t, d.Load(s.source()))
+	d.Drop("main")
+	must(t, d.Load(s.source()))
+	var got []string
+	for range 9 {
+		e, err := sub.Next(t.Context())
+		must(t, err)
+		line := fmt.Sprint(e.Graph, " ", e.Kind, " ", e.Revision, " ", e.Who)
+		for _, c := range e.Effects {
+			line += " " + c.Command()
+		}
+		got = append(got, line)
+	}
+	same(t, "events", []string{
+		"new opened 0 ann",
+		"new changed 1 ann clear",
+		"new changed 2 ann addnode addedge",
+		"new stated 2 ",
+		"new changed 3 bob removeedge removenode",
+		"new removed 4 ann",
+		"main changed 1 (file) addnode",
+		"main removed 1 (file)",
+		"main opened 1 ",
+	}, got)
+	must(t, d.Close())
+}
+
 func TestRefusedChangesChangeNothing(t *testing.T) {
 	s := newSite(t, "hall.fbp", motor)
 	d := s.open()

@@ -6,8 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/flogate/flogate/core/graph"
@@ -77,20 +79,28 @@ func (d *Desk) Run(ctx context.Context) error {
 	}
 }
 
-// Close writes what is not written and closes the log. Nothing may be called after it, nor while Run runs. The error says what
-// could not be written.
-func (d *Desk) Close() error {
+// Persist writes at once what is not written, and what could not be. It blocks until that is done. The error says what still
+// cannot be written.
+func (d *Desk) Persist() error {
 	d.saveAll(true)
 	d.sync()
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	errs := []error{d.journal.flush(), d.journal.close()}
-	for _, e := range d.entries {
-		if e.failure != nil {
-			errs = append(errs, fmt.Errorf("graph %q: %w", e.name, e.failure))
+	errs := []error{d.journal.flush()}
+	for _, name := range slices.Sorted(maps.Keys(d.entries)) {
+		if err := d.entries[name].failure; err != nil {
+			errs = append(errs, fmt.Errorf("graph %q: %w", name, err))
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// Close does what Persist does and closes the log. Nothing may be called after it, nor may Run run meanwhile.
+func (d *Desk) Close() error {
+	err := d.Persist()
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return errors.Join(err, d.journal.close())
 }
 
 // saveAll writes what is due, or everything, and returns when the next is due.

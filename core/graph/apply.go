@@ -1,8 +1,6 @@
 package graph
 
 import (
-	"bytes"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
@@ -389,11 +387,4 @@ func withoutNil(m Metadata) Metadata {
 		}
 	}
 	return m
-}
-
-// sameValue reports whether both are the same in JSON.
-func sameValue(a, b any) bool {
-	x, errX := json.Marshal(a)
-	y, errY := json.Marshal(b)
-	return errX == nil && errY == nil && bytes.Equal(x, y)
 }

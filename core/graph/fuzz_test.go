@@ -81,16 +81,22 @@ func FuzzJSON(f *testing.F) {
 // makes the same of a copy.
 func FuzzChange(f *testing.F) {
 	for _, c := range [][2]string{
-		{"clear", `{"id":"x","name":"n"}`}, {"changeproperties", `{"properties":{"icon":"i"},"caseSensitive":true}`},
-		{"addnode", `{"id":"x","component":"C","metadata":{"x":1}}`}, {"removenode", `{"id":"motor"}`},
-		{"renamenode", `{"from":"motor","to":"m"}`}, {"changenode", `{"id":"lamp","metadata":{"routes":null}}`},
+		{"clear", `{"id":"x","name":"n"}`},
+		{"changeproperties", `{"properties":{"icon":"i"},"caseSensitive":true}`},
+		{"addnode", `{"id":"x","component":"C","metadata":{"x":1}}`},
+		{"removenode", `{"id":"motor"}`},
+		{"renamenode", `{"from":"motor","to":"m"}`},
+		{"changenode", `{"id":"lamp","metadata":{"routes":null}}`},
 		{"addedge", `{"src":{"node":"lamp","port":"OUT","index":"1"},"tgt":{"node":"motor","port":"in","index":2}}`},
 		{"removeedge", `{"src":{"node":"motor","port":"running"},"tgt":{"node":"lamp","port":"red"}}`},
 		{"changeedge", `{"src":{"node":"motor","port":"running"},"tgt":{"node":"lamp","port":"red"},"metadata":{"route":1}}`},
 		{"addinitial", `{"src":{"data":[1]},"tgt":{"node":"lamp","port":"text"}}`},
-		{"removeinitial", `{"src":{"data":true},"tgt":{"node":"lamp","port":"text"}}`}, {"removeinitial", `{"tgt":{"node":"lamp","port":"text"}}`},
-		{"addinport", `{"public":"p","node":"lamp","port":"in"}`}, {"renameoutport", `{"from":"running","to":"r"}`},
-		{"addgroup", `{"name":"g","nodes":["lamp"]}`}, {"changegroup", `{"name":"signals","metadata":{"description":null}}`},
+		{"removeinitial", `{"src":{"data":true},"tgt":{"node":"lamp","port":"text"}}`},
+		{"removeinitial", `{"tgt":{"node":"lamp","port":"text"}}`},
+		{"addinport", `{"public":"p","node":"lamp","port":"in"}`},
+		{"renameoutport", `{"from":"running","to":"r"}`},
+		{"addgroup", `{"name":"g","nodes":["lamp"]}`},
+		{"changegroup", `{"name":"signals","metadata":{"description":null}}`},
 	} {
 		f.Add(c[0], []byte(c[1]))
 	}

@@ -87,12 +87,29 @@ func (m Metadata) Equal(o Metadata) bool {
 	if len(m) != len(o) {
 		return false
 	}
-	if len(m) == 0 {
-		return true
+	for k, v := range m {
+		if w, ok := o[k]; !ok || !sameValue(v, w) {
+			return false
+		}
 	}
-	a, errA := json.Marshal(m)
-	b, errB := json.Marshal(o)
-	return errA == nil && errB == nil && bytes.Equal(a, b)
+	return true
+}
+
+// sameValue reports whether both are the same in JSON.
+func sameValue(a, b any) bool {
+	switch a := a.(type) { // nearly all are of these
+	case string:
+		if b, ok := b.(string); ok {
+			return a == b
+		}
+	case float64:
+		if b, ok := b.(float64); ok {
+			return a == b
+		}
+	}
+	x, errX := json.Marshal(a)
+	y, errY := json.Marshal(b)
+	return errX == nil && errY == nil && bytes.Equal(x, y)
 }
 
 // MarshalJSON writes no metadata as an empty object, as the FBP protocol wants it.
