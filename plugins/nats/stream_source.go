@@ -23,6 +23,9 @@ const (
 	pullRetry = 500 * time.Millisecond
 	// pullMaxBytes bounds the bytes of one pull.
 	pullMaxBytes = 1 << 30
+	// barrierTimeout is how long the end of a subscription waits for a server to work off what it was told: duplicates are all
+	// that comes of a shorter one.
+	barrierTimeout = time.Second
 )
 
 // streamSubscription pulls from a durable consumer exactly what there is credit for. One pull is out at a time: its number
@@ -49,6 +52,7 @@ type streamSubscription struct {
 	notBefore time.Time
 	single    bool     // the next message is larger than the last pull was ready to take
 	live      []*token // arrived and perhaps unsettled, in order
+	last      *token   // the last of which the server was told what became of it, without a word of its own since
 }
 
 // pull is one request for messages.
@@ -350,12 +354,36 @@ func (s *streamSubscription) Settle(ctx context.Context, settlements []transport
 			err = s.ask(ctx, d.Token.reply, word(d.Outcome))
 		} else {
 			err = s.conn.nc.Publish(d.Token.reply, word(d.Outcome))
+			s.tell(d.Token)
 		}
 		if err != nil {
 			return s.conn.failure(err)
 		}
 	}
 	return wrong
+}
+
+func (s *streamSubscription) tell(t *token) {
+	s.mu.Lock()
+	s.last = t
+	s.mu.Unlock()
+}
+
+// barrier waits until the server has worked off what it was told: it hears at once and does it later, and whoever subscribes in
+// between would be given again what is settled. That some work is in progress is news of no message that is done.
+func (s *streamSubscription) barrier(ctx context.Context) {
+	s.mu.Lock()
+	t := s.last
+	s.last = nil
+	s.mu.Unlock()
+	if t == nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, barrierTimeout)
+	defer cancel()
+	if err := s.ask(ctx, t.reply, []byte(progress)); err != nil {
+		s.conn.log.Debug("settlements may not be known yet", "consumer", s.consumer.name, "err", err)
+	}
 }
 
 func (s *streamSubscription) ask(ctx context.Context, subject string, body []byte) error {
@@ -390,7 +418,6 @@ func (s *streamSubscription) Close(ctx context.Context) error {
 	live := s.live
 	s.live = nil
 	s.mu.Unlock()
-	released := false
 	for _, t := range live {
 		if t.done {
 			continue
@@ -398,11 +425,9 @@ func (s *streamSubscription) Close(ctx context.Context) error {
 		if err := s.conn.nc.Publish(t.reply, []byte(nak)); err != nil {
 			break // the connection has ended: that releases too
 		}
-		released = true
+		s.tell(t)
 	}
-	if released {
-		_ = s.conn.flush(ctx) // an end of the connection releases too
-	}
+	s.barrier(ctx) // an end of the connection releases too
 	for _, ended := range []<-chan struct{}{s.closed, s.ended} {
 		select {
 		case <-ended:

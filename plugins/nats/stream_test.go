@@ -459,6 +459,29 @@ func TestConsumerFollowsTheWindow(t *testing.T) {
 	}
 }
 
+// What was settled is settled when Close returns, and does not come again on the next subscription.
+func TestCloseWaitsForTheServerToKnow(t *testing.T) {
+	const n = 5000
+	b := server(t)
+	_, js := peer(t, b.URL())
+	makeStream(t, js, jetstream.StreamConfig{Name: "S", Subjects: []string{"s"}})
+	c := connect(t, b.URL(), "site/bus")
+	for i := range n {
+		if _, err := js.PublishAsync("s", []byte(fmt.Sprint(i))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s := subscribe(t, c, source("in", "s", n, obj(t, map[string]any{"stream": "S"})))
+	receive(t, s, n)
+	settle(t, s, 1, n, transport.Ack)
+	if err := s.Close(testContext(t)); err != nil {
+		t.Fatal(err)
+	}
+	if info := consumerInfo(t, js, "S", consumerName("site/bus", "in")); info.NumAckPending != 0 {
+		t.Errorf("%d of %d messages are unsettled for the server", info.NumAckPending, n)
+	}
+}
+
 // A deleted consumer ends the subscription with a reason.
 func TestDeletedConsumerEndsTheSubscription(t *testing.T) {
 	b := server(t)
