@@ -6,7 +6,7 @@ MAKEFLAGS += --no-print-directory
 TOOL   := go tool -modfile=tools/go.mod
 RABBIT := go run ./test/brokers/run --
 REPORT := go run ./test/report
-RACE   := core/bridge core/wire core/network core/broker core/plugin core/process core/supervise core/embedded core/discovery core/library plugins
+RACE   := core/bridge core/desk core/wire core/network core/broker core/plugin core/process core/supervise core/embedded core/discovery core/library plugins
 
 help: ## show this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-10s %s\n", $$1, $$2 }' Makefile

@@ -84,6 +84,8 @@ func (d *Desk) Run(ctx context.Context) error {
 func (d *Desk) Persist() error {
 	d.saveAll(true)
 	d.sync()
+	d.disk.Lock() // what Run was writing is written now, too
+	defer d.disk.Unlock()
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	errs := []error{d.journal.flush()}
