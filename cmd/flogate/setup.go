@@ -338,20 +338,8 @@ func promised(ctx context.Context, site *config.Site, log *slog.Logger) error {
 
 // bind sets up what brokers keep by themselves, and ends.
 func (a *app) bind(ctx context.Context, s setup) error {
-	log, err := a.logger()
-	if err != nil {
+	if _, _, err := a.routed(ctx, s, "edges flow only while flogate runs (--forever)"); err != nil {
 		return err
-	}
-	site, diags, err := s.load(ctx, log)
-	if err != nil {
-		return &exitError{exitConfig, errors.Join(diags.Write(a.stderr, isTerminal(a.stderr)), err)}
-	}
-	able, err := routers(ctx, site, log)
-	if err != nil {
-		return err
-	}
-	if len(able) == 0 {
-		return fmt.Errorf("%s cannot route by itself: edges flow only while flogate runs (--forever)", brokerNames(site))
 	}
 	// What runs for a moment prints nothing: what has become of it is printed in the end.
 	quiet := &app{stdin: a.stdin, stdout: io.Discard, stderr: a.stderr, logFormat: a.logFormat}
@@ -371,6 +359,23 @@ func (a *app) bind(ctx context.Context, s setup) error {
 		return errors.New("interrupted: not all edges are set up")
 	}
 	return a.report(s, last)
+}
+
+// routed loads the site. That none of its brokers can route by itself is an error, with what that means.
+func (a *app) routed(ctx context.Context, s setup, meaning string) (*config.Site, *slog.Logger, error) {
+	log, err := a.logger()
+	if err != nil {
+		return nil, nil, err
+	}
+	site, diags, err := s.load(ctx, log)
+	if err != nil {
+		return nil, nil, &exitError{exitConfig, errors.Join(diags.Write(a.stderr, isTerminal(a.stderr)), err)}
+	}
+	able, err := routers(ctx, site, log)
+	if err == nil && len(able) == 0 {
+		err = fmt.Errorf("%s cannot route by itself: %s", brokerNames(site), meaning)
+	}
+	return site, log, err
 }
 
 // routers returns the brokers that can route by themselves.

@@ -16,20 +16,9 @@ import (
 // remove takes back what brokers carry of a graph by themselves, whoever has set it up: what MsgFlo has bound goes on on
 // RabbitMQ for ever, and whoever carries the same edge as well doubles its messages.
 func (a *app) remove(ctx context.Context, s setup) error {
-	log, err := a.logger()
+	site, log, err := a.routed(ctx, s, "there is nothing to take back")
 	if err != nil {
 		return err
-	}
-	site, diags, err := s.load(ctx, log)
-	if err != nil {
-		return &exitError{exitConfig, errors.Join(diags.Write(a.stderr, isTerminal(a.stderr)), err)}
-	}
-	able, err := routers(ctx, site, log)
-	if err != nil {
-		return err
-	}
-	if len(able) == 0 {
-		return fmt.Errorf("%s cannot route by itself: there is nothing to take back", brokerNames(site))
 	}
 	natives := site.Plan().Natives
 	for _, b := range site.Brokers {
