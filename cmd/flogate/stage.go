@@ -1,7 +1,6 @@
 package main
 
 import (
-	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -352,7 +351,8 @@ func (r *runner) announcing(site *config.Site, p player) (task, bool) {
 	if len(addresses) == 0 {
 		return task{}, false
 	}
-	def := definition(announcementID(site, p.Role), p.Participant)
+	def := announcement(p.Participant)
+	def.ID = announcementID(site, p.Role)
 	text, err := json.Marshal(def)
 	if err != nil {
 		text = []byte(err.Error()) // which the announcer says too
@@ -370,24 +370,6 @@ func (r *runner) announcing(site *config.Site, p player) (task, bool) {
 			},
 		}.Run(ctx)
 	}}, true
-}
-
-// definition returns what is announced of a participant.
-func definition(id string, p config.Participant) discovery.Definition {
-	ports := func(ports []config.Port) []discovery.Port {
-		out := []discovery.Port{}
-		for _, port := range ports {
-			out = append(out, discovery.Port{
-				ID: port.Name, Type: cmp.Or(port.Type, discovery.AnyType), Queue: port.Address,
-				Description: port.Description, Schema: port.Schema, Hidden: port.Hidden,
-			})
-		}
-		return out
-	}
-	return discovery.Definition{
-		ID: id, Role: p.Role, Component: p.Component, Label: p.Label, Icon: p.Icon,
-		Inports: ports(p.Inports), Outports: ports(p.Outports),
-	}
 }
 
 // showMembers puts who plays into the status. r.mu is held.
