@@ -136,12 +136,12 @@ func (a *app) runSite(ctx context.Context, from siteSource) error {
 	r := &runner{
 		app: a, log: log, source: from, started: time.Now(), host: host, tasks: newTasks(log),
 		net: network.New(network.Config{
-			Drain: site.Drain, Log: log, Changed: poke, Bindings: filepath.Join(site.DataDir, "bindings.json"),
+			Drain: site.Drain, Log: log, Changed: poke, Bindings: filepath.Join(site.DataDir, "bindings.json"), Initials: filepath.Join(site.DataDir, "initials.json"),
 		}),
 		processes:    make(map[string]*plugin.Process),
 		own:          make(map[string]admin.Plugin),
 		participants: make(map[string]played),
-		stage:        newStage(discovery.Config{Log: log}),
+		stage:        newStage(discovery.Config{Log: log}, filepath.Join(site.DataDir, "participants.json")),
 		files:        diags.Files,
 		hup:          hup,
 		changed:      changed,
@@ -225,6 +225,7 @@ func (r *runner) apply(ctx context.Context, site *config.Site) error {
 	r.brokers, r.stage.drivers, r.stage.shelves = brokers, drivers, shelves
 	r.stage.roster.Forget()
 	if first {
+		r.expel(site)
 		// A broker of our own is waited for a moment, or the first thing that a person reads is that it is not there.
 		r.tasks.apply(ctx, r.housekeeping(site))
 		if err := r.awaitEmbedded(ctx, len(site.Embedded)); err != nil {
@@ -352,7 +353,7 @@ func brokerVersion(b config.Broker, e plugin.Executable) string {
 
 // housekeeping are the tasks that have nothing to do with participants.
 func (r *runner) housekeeping(site *config.Site) map[string]task {
-	wanted := map[string]task{"registry": {run: r.stage.registry.Run}}
+	wanted := map[string]task{"registry": {run: r.stage.registry.Run}, "memory": {run: r.stage.memory.run}}
 	for _, e := range site.Embedded {
 		wanted["embedded "+e.Name] = task{version: fmt.Sprint(e), run: func(ctx context.Context) error { return r.embed(ctx, e) }}
 	}

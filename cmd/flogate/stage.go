@@ -32,7 +32,8 @@ type stage struct {
 	// drivers answer questions about ports, by broker.
 	drivers map[string]func(ctx context.Context) (transport.Driver, error)
 	// poked has an element when somebody has come, gone or changed.
-	poked chan struct{}
+	poked  chan struct{}
+	memory *memory
 	// heard are the brokers on which announcements are listened to.
 	heard map[string]bool
 
@@ -45,13 +46,20 @@ type stage struct {
 	since   map[string]time.Time // since when a role is in its state
 }
 
-func newStage(cfg discovery.Config) *stage {
+// newStage returns a stage on which those are who were there when a file was written, which need not exist.
+func newStage(cfg discovery.Config, file string) *stage {
 	s := &stage{
 		poked: make(chan struct{}, 1), since: make(map[string]time.Time), warnings: rate.NewLimiter(rate.Every(10*time.Second), 100),
+		memory: &memory{path: file, log: cfg.Log, changed: make(chan struct{}, 1)},
 	}
-	cfg.Changed = s.poke
+	cfg.Changed = func() {
+		s.memory.note()
+		s.poke()
+	}
 	s.registry = discovery.NewRegistry(cfg)
 	s.roster = roster.New(s.validate)
+	s.memory.registry = s.registry
+	s.memory.restore()
 	return s
 }
 
@@ -172,7 +180,7 @@ func (r *runner) fromLibrary(site *config.Site, n library.Node) (player, bool) {
 		if c.Foreign {
 			p.Participant, p.problem = s.announced(c, n.Role)
 		} else {
-			p.Command, p.problem = s.command(n.Component, n.Role, n.IIPs)
+			p.Command, p.problem = s.command(n.Component, n.Role, nil) // what #IIPS stands for is sent as messages
 		}
 		p.Role, p.Component, p.Broker = n.Role, n.Component, s.spec.Broker
 		return p, true
@@ -271,6 +279,17 @@ func (r *runner) attend() {
 		}
 	}
 	r.stage.heard = heard
+}
+
+// expel removes those of an earlier run who are on brokers of which nobody hears now.
+func (r *runner) expel(site *config.Site) {
+	for _, p := range r.stage.registry.Snapshot() {
+		for _, on := range p.On {
+			if b := site.Broker(on.Broker); b == nil || len(discoveryOn(site, *b)) == 0 {
+				r.stage.registry.RemoveBroker(on.Broker)
+			}
+		}
+	}
 }
 
 // remember keeps who plays, for the status, and says what looks wrong with them.

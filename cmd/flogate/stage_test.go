@@ -29,7 +29,7 @@ func TestSiteHearsAnotherWhoseNameBeginsAlike(t *testing.T) {
 
 func TestParticipantThatIsWrongInAnotherWayEachTimeDoesNotFillTheLog(t *testing.T) {
 	var lines strings.Builder
-	r := &runner{stage: newStage(discovery.Config{}), log: slog.New(slog.NewTextHandler(&lines, nil))}
+	r := &runner{stage: newStage(discovery.Config{}, ""), log: slog.New(slog.NewTextHandler(&lines, nil))}
 	for i := range 1000 {
 		r.remember([]roster.Member{{Role: "a", InGraph: true, Warning: fmt.Sprint("it is at ", i)}}, time.Now())
 	}
