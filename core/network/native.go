@@ -136,10 +136,21 @@ func (n *Network) claim() {
 	}
 	for key, m := range n.ledger.made {
 		claims := ways[key]
+		var kept [][]string
+		carried := false
 		for _, way := range m.ways {
-			if !contains(claims, way) && n.keeps(edges, way) {
-				claims = append(claims, way)
+			if contains(claims, way) {
+				continue
 			}
+			switch n.fate(edges, way) {
+			case stays:
+				kept = append(kept, way)
+			case moved:
+				carried = true
+			}
+		}
+		if !carried { // whoever is away does not want everybody else to get everything twice
+			claims = append(claims, kept...)
 		}
 		if len(claims) == 0 {
 			if !m.gone {
@@ -157,22 +168,38 @@ func contains(ways [][]string, way []string) bool {
 	return slices.ContainsFunc(ways, func(w []string) bool { return slices.Equal(w, way) })
 }
 
-// keeps says whether a binding stays for a way that does not want it at the moment: while something is missing, as for whoever
+// fate is what becomes of a way that does not want its binding any more.
+type fate int
+
+const (
+	ends  fate = iota // an edge of it is gone, or must not run
+	moved             // the gateway carries in its place
+	stays             // it is wanted again, or is needed until something else carries
+)
+
+// fate says whether a binding stays for a way that does not want it at the moment: while something is missing, as for whoever
 // is away; and while what carries in its place is not open yet.
-func (n *Network) keeps(edges map[string]route.Edge, way []string) bool {
-	pending, opening := false, false
+func (n *Network) fate(edges map[string]route.Edge, way []string) fate {
+	pending, opening, carried := false, false, true
 	for _, id := range way {
 		e, ok := edges[id]
 		if !ok || e.Refused != "" {
-			return false
+			return ends
 		}
 		pending = pending || e.Pending != ""
+		carried = carried && len(e.Carriers) > 0
 		for _, c := range e.Carriers {
-			feed := n.feeds[c.Feed]
-			opening = opening || feed == nil || !feed.feed.Status().Source.Up
+			run := n.feeds[c.Feed]
+			opening = opening || run == nil || run.ending || !run.feed.Status().Source.Up
 		}
 	}
-	return pending || opening
+	switch {
+	case pending || opening:
+		return stays
+	case carried:
+		return moved
+	}
+	return ends
 }
 
 // bindAll does what is to be done on one broker until ctx ends.

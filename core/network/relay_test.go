@@ -454,6 +454,100 @@ func TestBacklogIsCarriedBeforeTheBrokerTakesOver(t *testing.T) {
 	}
 }
 
+// A feed that is about to be removed takes what it keeps with it: the binding stays until another is there.
+func TestNothingIsLostWhenTheGatewayTakesOverFromAFeedThatEnds(t *testing.T) {
+	h := newHall(t, "", "q")
+	h.declare("q_a", "q_b", "q_c")
+	gateway := map[string]route.Settings{"q_a.out rr.in": {Routing: route.Gateway}}
+	h.settings = gateway
+	h.apply(own)
+	h.await("q_a.out -> rr.in", network.Flowing, "")
+	h.brokers["q"].ConfirmAfter(700 * time.Millisecond) // so long it takes to end
+	n := 0
+	say := func(until func() bool) {
+		for !until() {
+			h.say("q_a", n, n+1)
+			n++
+			time.Sleep(5 * time.Millisecond)
+		}
+	}
+	h.settings = map[string]route.Settings{}
+	h.apply(own)
+	given := 0 // to the feed, that still subscribes and takes no more
+	h.eventually("the end", func() bool {
+		at := n
+		say(func() bool { return n >= at+40 })
+		more := len(h.bodies("q_b"))
+		ending := more > 0 && more == given
+		given = more
+		return ending
+	})
+	h.settings = gateway
+	h.apply(own)
+	end := time.Now().Add(2 * time.Second)
+	say(func() bool { return time.Now().After(end) })
+	h.eventually("all of them", func() bool { return h.brokers["q"].Unsettled("fanout/q_a") == 0 })
+	got := map[string]bool{}
+	h.with("q", func(ctx context.Context, top transport.Topology) error {
+		sub, err := top.(transport.Conn).Subscribe(ctx, transport.Source{Name: "b", Address: "queue/q_b", Window: transport.Credit{Messages: 100000, Bytes: 1 << 30}})
+		if err != nil {
+			return err
+		}
+		if err := sub.Grant(transport.Credit{Messages: 100000, Bytes: 1 << 30}); err != nil {
+			return err
+		}
+		for len(got) < n {
+			ds, err := sub.Receive(ctx)
+			if err != nil {
+				return fmt.Errorf("%d of %d messages came: %w", len(got), n, err)
+			}
+			for _, d := range ds {
+				got[string(d.Body)] = true
+			}
+		}
+		return nil
+	})
+}
+
+// Two roles at one queue are one place for the broker. When one of them leaves, the gateway carries to the other, and the broker
+// does not carry there too.
+func TestWhoIsAwayDoesNotDoubleWhatOthersGet(t *testing.T) {
+	h := newHall(t, "", "q")
+	h.declare("q_a", "q_b")
+	g, err := graph.ParseFBP("test.fbp", []byte("q_a(x) OUT -> IN rr(msgflo/RoundRobin)\nrr OUT -> IN q_b(x)\nrr OUT -> IN c(x)"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	apply := func(there bool) {
+		inport := map[string]route.Port{"in": {Broker: "q", Address: "queue/q_b", Traits: transport.Traits{Confirms: true, Kind: transport.Queue}}}
+		in := route.Input{Graphs: []route.Graph{{Name: "main", Graph: g}}, Participants: map[string]route.Participant{
+			"q_a": {Outports: map[string]route.Port{"out": {Broker: "q", Address: "fanout/q_a", Traits: transport.Traits{Acks: true, Kind: transport.Fanout}}}},
+			"q_b": {Inports: inport},
+		}}
+		if there {
+			in.Participants["c"] = route.Participant{Inports: inport}
+		}
+		h.net.Apply(network.Wanted{Plan: route.Make(in), Brokers: []network.Broker{h.broker("q", h.brokers["q"])}})
+	}
+	apply(true)
+	h.await("q_a.out -> rr.in", network.Flowing, "carried by q itself")
+	apply(false)
+	h.eventually("the gateway", func() bool { return h.brokers["q"].Subscribers("fanout/q_a") == 1 })
+	h.await("q_a.out -> rr.in", network.Flowing, "")
+	for n, before := 0, 0; ; n++ {
+		h.say("q_a", n, n+1)
+		h.eventually("the message", func() bool { return h.brokers["q"].Held("queue/q_b") > before })
+		time.Sleep(20 * time.Millisecond)
+		held := h.brokers["q"].Held("queue/q_b")
+		if held == before+1 {
+			return
+		}
+		if before = held; n == 100 {
+			t.Fatal("every message comes twice")
+		}
+	}
+}
+
 func TestBrokerCarriesAPlainEdgeWhenItIsAskedTo(t *testing.T) {
 	h := newHall(t, "", "q")
 	h.declare("q_a", "q_b")
