@@ -1,7 +1,3 @@
-// Package forwarding is for sessions with clients of the FBP protocol: what is the same for every one of them, whatever
-// carries their messages.
-//
-// So far it holds [Outbox], what a client has still to be sent. Nothing in the program uses it yet.
 package forwarding
 
 import (
