@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -46,6 +47,11 @@ func (r *runner) watch(ctx, working context.Context) {
 	}
 	defer settled.Stop()
 	defer look.Stop()
+	// Loading asks plugins, and those who come meanwhile are not to wait for one that does not answer.
+	loads := make(chan loaded, 1)
+	loading, behind := false, false // and the site has changed since it began
+	var reading sync.WaitGroup
+	defer reading.Wait()
 	for {
 		select {
 		case <-ctx.Done():
@@ -73,9 +79,22 @@ func (r *runner) watch(ctx, working context.Context) {
 			}
 			continue
 		case <-settled.C:
+		case l := <-loads:
+			if ctx.Err() != nil {
+				return // that is why, whatever it says
+			}
+			loading = false
+			r.takeOver(working, l)
+			watched = r.follow(watcher, watched)
+			if !behind {
+				continue
+			}
 		}
-		r.again(ctx, working)
-		watched = r.follow(watcher, watched)
+		behind = loading
+		if !loading {
+			loading = true
+			reading.Go(func() { loads <- r.again(ctx) })
+		}
 	}
 }
 
@@ -84,6 +103,8 @@ const (
 	lookTime = 20 * time.Millisecond
 	// longestLook bounds it where looking takes long: that may have been a plugin which did not answer.
 	longestLook = 5 * time.Second
+	// loadTime bounds loading the site again: plugins are launched and asked.
+	loadTime = time.Minute
 )
 
 func stopped() *time.Timer {
@@ -110,9 +131,24 @@ func (r *runner) follow(watcher *fsnotify.Watcher, watched []string) []string {
 	return watched
 }
 
-// again loads the site and applies the difference. What goes wrong is said, and the old state goes on.
-func (r *runner) again(ctx, working context.Context) {
+// loaded is what a siteSource returns.
+type loaded struct {
+	site  *config.Site
+	diags *config.Diagnostics
+	err   error
+}
+
+// again loads the site. It blocks while files are read and plugins are asked, and not for ever.
+func (r *runner) again(ctx context.Context) loaded {
+	ctx, cancel := context.WithTimeout(ctx, loadTime)
+	defer cancel()
 	site, diags, err := r.source.load(ctx, r.log)
+	return loaded{site, diags, err}
+}
+
+// takeOver applies what is different in a site that was loaded. What goes wrong is said, and the old state goes on.
+func (r *runner) takeOver(working context.Context, l loaded) {
+	site, diags, err := l.site, l.diags, l.err
 	r.files = diags.Files
 	var said strings.Builder
 	_ = diags.Write(&said, false) // a builder takes everything
