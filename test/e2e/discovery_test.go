@@ -241,3 +241,34 @@ graph "main" {
 	play(t, b.URL(), inOut("b", "string"), time.Minute)
 	edges(g, "flowing")
 }
+
+// A gateway that is killed takes nobody for somebody new when it is there again; and who gets an initial packet once in its life
+// has got it.
+func TestRestartedGatewayKnowsWhoIsThere(t *testing.T) {
+	onEachBroker(t, func(t *testing.T, b *brokers.Broker, site string) {
+		g := gateway.Open(t, site+`
+graph "main" {
+  text = <<-EOT
+    'hello' -> IN a(e2e/a)
+    a OUT -> IN b(e2e/b)
+  EOT
+}`)
+		a := play(t, b.URL(), inOut("a", "any"), 10*time.Second)
+		play(t, b.URL(), inOut("b", "any"), 10*time.Second)
+		edges(g, "flowing")
+		a.await(`"hello"`)
+		before := role(g.Await("a", func(s admin.Status) bool { return role(s, "a").State == "present" }), "a")
+		time.Sleep(2 * time.Second) // what is to be remembered is collected for a second
+		g.Kill()
+		g.Start()
+		s := edges(g, "flowing")
+		after := role(s, "a")
+		if len(after.Announced) != 1 || after.Announced[0].Incarnation != before.Announced[0].Incarnation {
+			t.Errorf("it was %+v and is %+v", before.Announced, after.Announced)
+		}
+		time.Sleep(2 * time.Second)
+		if got := a.received(); len(got) != 1 {
+			t.Errorf("a has received %q", got)
+		}
+	})
+}
