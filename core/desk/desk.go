@@ -167,6 +167,9 @@ func Open(cfg Config) (*Desk, error) {
 	}
 	if err := d.readFlags(); err != nil {
 		cfg.Log.Error("which graphs run cannot be read", "err", err)
+		if err := setAside(filepath.Join(cfg.Dir, flagsName)); err != nil {
+			return nil, fmt.Errorf("keep which graphs run: %w", err)
+		}
 	}
 	return d, d.openCreated()
 }

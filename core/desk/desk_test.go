@@ -633,6 +633,49 @@ func TestRemovedFileIsWrittenAnew(t *testing.T) {
 	same(t, "file", motor+"fan(demo/Fan)\n", s.read())
 }
 
+func TestWhatCannotBeReadInTheDataFolderIsLeftAlone(t *testing.T) {
+	s := newSite(t, "hall.fbp", motor)
+	d := s.open()
+	_, err := d.Create("new", "ann", graph.Clear{Name: "new"})
+	must(t, err)
+	change(t, d, "main", graph.AddGroup{Name: "g", Nodes: []string{"lamp"}})
+	must(t, d.SetRunning("new", true), d.Close())
+	for _, name := range []string{"graphs/new.json", "graphs/main.layer", "graphs.json", "graphs/Foreign.json", "graphs/note.txt"} {
+		must(t, os.WriteFile(s.data(name), []byte("{ broken"), 0o600))
+	}
+	d = s.open()
+	if _, err := d.Graph("new"); !errors.Is(err, desk.ErrNoGraph) {
+		t.Errorf("got %v", err)
+	}
+	same(t, "nodes", []string{"button", "motor", "lamp"}, nodes(get(t, d, "main").Graph))
+	for _, said := range []string{"new.json", "main.layer", `\"Foreign\"`, "which graphs run cannot be read"} {
+		if !strings.Contains(s.log.String(), said) {
+			t.Errorf("nothing is said of %s:\n%s", said, s.log.String())
+		}
+	}
+	_, err = d.Create("new", "ann", graph.Clear{Name: "new"})
+	must(t, err, d.Close())
+	for _, name := range []string{"graphs/new.json.old", "graphs/main.layer.old", "graphs.json.old", "graphs/Foreign.json", "graphs/note.txt"} {
+		if text, err := os.ReadFile(s.data(name)); err != nil || string(text) != "{ broken" {
+			t.Errorf("%s is %q, %v", name, text, err)
+		}
+	}
+	if _, err := desk.Open(desk.Config{Dir: s.file, Log: slog.New(slog.DiscardHandler)}); err == nil {
+		t.Error("a file is a data folder")
+	}
+	d = s.open()
+	source := s.source()
+	source.Name, source.File = "missing", filepath.Join(s.dir, "missing.fbp")
+	if err := d.Load(source); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("got %v", err)
+	}
+	source.File = s.dir
+	if err := d.Load(source); err == nil {
+		t.Error("a folder is a graph")
+	}
+	must(t, d.Close())
+}
+
 func TestLinkToAFileStaysALink(t *testing.T) {
 	s := newSite(t, "real.fbp", motor)
 	real := s.file

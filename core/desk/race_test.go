@@ -212,7 +212,8 @@ func TestFileThatIsChangedWhileOthersEdit(t *testing.T) {
 			}
 		}
 	})
-	copied, revision := get(t, d, "main").Graph.Clone(), get(t, d, "main").Revision
+	began := get(t, d, "main")
+	copied, revision := began.Graph.Clone(), began.Revision
 	editing.Wait()
 	for last := get(t, d, "main").Revision; revision < last; {
 		e, err := sub.Next(ctx)
