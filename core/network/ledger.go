@@ -22,7 +22,8 @@ type ledger struct {
 	made  map[binding]*madeBinding
 	dirty bool
 
-	saving sync.Mutex
+	saving  sync.Mutex
+	failing bool // saving: it could not be written last
 }
 
 // binding is a binding on a broker.
@@ -111,15 +112,40 @@ func readLedger(path string) (map[binding]*madeBinding, error) {
 	return made, nil
 }
 
-// save writes the file, if something has changed.
-func (n *Network) save() error {
+// save writes the file, if something has changed. That it cannot is said once, and each call tries it again.
+func (n *Network) save() {
 	if n.cfg.Bindings == "" {
-		return nil
+		return
 	}
 	n.ledger.saving.Lock()
 	defer n.ledger.saving.Unlock()
+	entries, dirty := n.entries()
+	if !dirty {
+		return
+	}
+	err := keep(n.cfg.Bindings, entries)
+	switch {
+	case err != nil && !n.ledger.failing:
+		// What is bound now may be forgotten with us; not to bind would be worse.
+		n.cfg.Log.Error("bindings not noted", "file", n.cfg.Bindings, "error", err)
+	case err == nil && n.ledger.failing:
+		n.cfg.Log.Info("bindings noted again", "file", n.cfg.Bindings)
+	}
+	n.ledger.failing = err != nil
+	if err != nil {
+		n.mu.Lock()
+		n.ledger.dirty = true
+		n.mu.Unlock()
+	}
+}
+
+// entries returns what the file has to say, if that has changed.
+func (n *Network) entries() ([]entry, bool) {
 	n.mu.Lock()
-	dirty := n.ledger.dirty
+	defer n.mu.Unlock()
+	if !n.ledger.dirty {
+		return nil, false
+	}
 	n.ledger.dirty = false
 	entries := []entry{}
 	names := kinds()
@@ -128,20 +154,10 @@ func (n *Network) save() error {
 			b.Broker, filePlace{names[b.From.Kind], b.From.Address}, filePlace{names[b.To.Kind], b.To.Address}, b.Key, m.ways,
 		})
 	}
-	n.mu.Unlock()
-	if !dirty {
-		return nil
-	}
 	slices.SortFunc(entries, func(a, b entry) int {
 		return cmp.Or(cmp.Compare(a.Broker, b.Broker), cmp.Compare(a.From.Address, b.From.Address), cmp.Compare(a.To.Address, b.To.Address))
 	})
-	err := keep(n.cfg.Bindings, entries)
-	if err != nil {
-		n.mu.Lock()
-		n.ledger.dirty = true
-		n.mu.Unlock()
-	}
-	return err
+	return entries, true
 }
 
 // keep writes what shall be known in the next run.

@@ -239,10 +239,7 @@ func (n *Network) bindDue(ctx context.Context, id string, conn transport.Conn) t
 		}
 	}
 	n.mu.Unlock()
-	if err := n.save(); err != nil {
-		// What is bound now may be forgotten with us; not to bind would be worse.
-		n.cfg.Log.Error("bindings not noted", "error", err)
-	}
+	n.save()
 	for i, run := range makes {
 		err := bindWay(ctx, conn, specs[i])
 		if ctx.Err() != nil {
@@ -260,9 +257,7 @@ func (n *Network) bindDue(ctx context.Context, id string, conn transport.Conn) t
 	if len(makes)+len(unbinds) > 0 {
 		n.poke()
 	}
-	if err := n.save(); err != nil {
-		n.cfg.Log.Error("bindings not noted", "error", err)
-	}
+	n.save()
 	return time.Second
 }
 

@@ -5,11 +5,13 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -27,6 +29,7 @@ type hall struct {
 	brokers  map[string]*transporttest.Memory
 	settings map[string]route.Settings
 	absent   map[string]bool
+	log      *slog.Logger
 }
 
 func newHall(t *testing.T, bindings string, brokers ...string) *hall {
@@ -42,7 +45,7 @@ func newHall(t *testing.T, bindings string, brokers ...string) *hall {
 
 // run runs another life of the network.
 func (h *hall) run(bindings string) {
-	h.net = network.New(network.Config{Drain: 2 * time.Second, Bindings: bindings})
+	h.net = network.New(network.Config{Drain: 2 * time.Second, Bindings: bindings, Log: h.log})
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- h.net.Run(ctx) }()
@@ -348,6 +351,49 @@ func TestUnreadableListOfBindingsIsSetAside(t *testing.T) {
 	if text, err := os.ReadFile(file + ".unreadable"); err != nil || string(text) != "nonsense" {
 		t.Error(string(text), err)
 	}
+}
+
+// errorCount counts what is logged as an error.
+type errorCount struct {
+	slog.Handler
+	n atomic.Int64
+}
+
+func (c *errorCount) Handle(_ context.Context, r slog.Record) error {
+	if r.Level >= slog.LevelError {
+		c.n.Add(1)
+	}
+	return nil
+}
+
+func (c *errorCount) Enabled(context.Context, slog.Level) bool { return true }
+
+// A disk that is full keeps nobody from binding and does not fill the log, and what was bound is noted when there is room.
+func TestListOfBindingsThatCannotBeWrittenIsWrittenLater(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "data")
+	if err := os.WriteFile(dir, nil, 0o600); err != nil { // so that no file can be in it
+		t.Fatal(err)
+	}
+	file := filepath.Join(dir, "bindings.json")
+	h := newHall(t, "", "q")
+	h.stop()
+	count := &errorCount{Handler: slog.DiscardHandler}
+	h.log = slog.New(count)
+	h.run(file)
+	h.declare("q_a", "q_b", "q_c")
+	h.apply(own)
+	h.await("q_a.out -> rr.in", network.Flowing, "carried by q itself")
+	time.Sleep(2500 * time.Millisecond) // each second it is tried again
+	if n := count.n.Load(); n > 2 {     // it cannot be read, and it cannot be written
+		t.Errorf("%d errors were logged", n)
+	}
+	if err := os.Remove(dir); err != nil {
+		t.Fatal(err)
+	}
+	h.eventually("the list", func() bool {
+		text, _ := os.ReadFile(file)
+		return strings.Contains(string(text), "queue/q_b")
+	})
 }
 
 func TestWipedBrokerIsBoundAnew(t *testing.T) {
