@@ -212,10 +212,18 @@ func (r *Roster) Cast(ctx context.Context, in Input) Cast {
 	verdicts := r.ask(ctx, cast.Members, in.Now, &cast.Again)
 	for _, m := range cast.Members {
 		if p := members[m.Role]; p.State != Absent {
-			cast.Participants[m.Role] = route.Participant{
+			bound := route.Participant{
 				Inports: bind(m.Inports, true, verdicts), Outports: bind(m.Outports, false, verdicts),
 				Incarnation: p.incarnation, Waiting: p.waiting,
 			}
+			for name, port := range bound.Inports {
+				// A topic keeps nothing for a program that has only been started, or is going to be: the source does.
+				if p.waiting != "" && port.Problem == "" {
+					port.Problem = p.waiting
+					bound.Inports[name] = port
+				}
+			}
+			cast.Participants[m.Role] = bound
 		}
 	}
 	return cast
@@ -281,17 +289,20 @@ func (m *member) run(r Run, last, now time.Time, again *time.Time) {
 	m.Reason = r.Reason
 	until := r.Since.Add(Grace)
 	switch {
+	case last.After(r.Since):
+		m.State = Present // it is not necessarily ours who is
 	case r.State != "running":
 		m.State = Failed
 		m.waiting = m.Role + " does not run"
-	case last.After(r.Since):
-		m.State = Present
 	case now.Before(until):
 		m.State = Starting
 		m.waiting = m.Role + " has not announced itself yet"
 		earlier(again, until)
 	default:
 		m.State = Running
+		if len(m.Inports)+len(m.Outports) == 0 {
+			m.waiting = m.Role + " has not said which ports it has"
+		}
 	}
 }
 

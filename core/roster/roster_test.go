@@ -201,7 +201,10 @@ func TestWhatTheSiteSaysWins(t *testing.T) {
 func TestStartedParticipantGetsNothingBeforeItListens(t *testing.T) {
 	s := newScene(t, "a")
 	run := &roster.Run{State: "running", Since: start}
-	s.in.Declared = []roster.Declared{{Role: "a", From: "library", Run: run}}
+	traits := transport.Traits{Confirms: true}
+	s.in.Declared = []roster.Declared{{
+		Role: "a", From: "site", Run: run, Inports: []roster.Port{{Name: "in", Broker: "mqtt.x", Address: "a/in", Traits: &traits}},
+	}}
 	type life struct {
 		state       roster.State
 		incarnation string
@@ -213,6 +216,9 @@ func TestStartedParticipantGetsNothingBeforeItListens(t *testing.T) {
 		p := c.Participants["a"]
 		if got := (life{member(t, c, "a").State, p.Incarnation, p.Waiting != ""}); got != want {
 			t.Errorf("%s it is %+v, not %+v", when, got, want)
+		}
+		if held := p.Inports["in"].Problem != ""; held != want.waits {
+			t.Errorf("%s its edges wait: %v", when, held)
 		}
 		if again := want.state == roster.Starting; again != !c.Again.IsZero() {
 			t.Errorf("%s: to be looked at again at %v", when, c.Again)
@@ -238,6 +244,20 @@ func TestStartedParticipantGetsNothingBeforeItListens(t *testing.T) {
 	s.reg.Remove("a1")
 	s.in.Now = s.in.Now.Add(roster.Grace)
 	check("when what it has announced is forgotten", life{roster.Running, "1" + second, false})
+	// Somebody else plays the role too, and is not held up by ours.
+	run.State, run.Since = "waiting", s.in.Now
+	s.in.Now = s.in.Now.Add(time.Second)
+	s.announce("mqtt.x", "elsewhere", "a", "a/in", "")
+	check("when ours has crashed and another is there", life{roster.Present, fmt.Sprint("2/", run.Since.UnixNano()), false})
+}
+
+func TestProgramWithoutPortsIsSaidToHaveNone(t *testing.T) {
+	s := newScene(t, "a")
+	s.in.Declared = []roster.Declared{{Role: "a", From: "library", Run: &roster.Run{State: "running", Since: start}}}
+	s.in.Now = start.Add(roster.Grace)
+	if p := s.cast().Participants["a"]; !strings.Contains(p.Waiting, "has not said which ports it has") {
+		t.Errorf("it is waited for because of %q", p.Waiting)
+	}
 }
 
 func TestProgramThatIsStartedAnewIsAnotherLife(t *testing.T) {
