@@ -101,9 +101,6 @@ func isOurs(name string) bool {
 // Open takes a message apart that Pack may have made. It returns false for what is no dead letter of a gateway: then the
 // letter is the message alone.
 func Open(m transport.Message) (Letter, bool) {
-	if l, ok := openEnvelope(m); ok {
-		return l, true
-	}
 	l := Letter{Message: m}
 	found := false
 	for _, h := range m.Headers {
@@ -134,6 +131,10 @@ func Open(m transport.Message) (Letter, bool) {
 		}
 	}
 	if !found {
+		// Only now: the message of a letter with headers may be another one's envelope.
+		if l, ok := openEnvelope(m); ok {
+			return l, true
+		}
 		return Letter{Message: m}, false
 	}
 	l.Message.Headers = own(m.Headers)

@@ -69,6 +69,18 @@ func TestASecondDeathReplacesTheFirst(t *testing.T) {
 	}
 }
 
+// What was a dead letter on MQTT and died again on its way from there is the message that was on that way.
+func TestLetterAboutALetterIsOpenedOnce(t *testing.T) {
+	inner := sample("x").Pack(true)
+	outer := deadletter.Letter{Message: inner, Cause: "full", Edge: "dead.out -> archive.in", Time: time.Unix(1, 0).UTC(), Attempts: 1}
+	for _, headerless := range []bool{false, true} {
+		got, ok := deadletter.Open(outer.Pack(headerless))
+		if !ok || got.Edge != outer.Edge || got.Cause != "full" || string(got.Message.Body) != string(inner.Body) {
+			t.Errorf("headerless=%v: opened as %+v", headerless, got)
+		}
+	}
+}
+
 func TestOtherMessagesAreNoDeadLetters(t *testing.T) {
 	for _, m := range []transport.Message{
 		{},
