@@ -225,7 +225,7 @@ func (r *runner) apply(ctx context.Context, site *config.Site) error {
 	r.brokers, r.stage.drivers, r.stage.shelves = brokers, drivers, shelves
 	r.stage.roster.Forget()
 	if first {
-		r.expel(site)
+		r.expel(site, time.Now())
 		// A broker of our own is waited for a moment, or the first thing that a person reads is that it is not there.
 		r.tasks.apply(ctx, r.housekeeping(site))
 		if err := r.awaitEmbedded(ctx, len(site.Embedded)); err != nil {

@@ -281,12 +281,20 @@ func (r *runner) attend() {
 	r.stage.heard = heard
 }
 
-// expel removes those of an earlier run who are on brokers of which nobody hears now.
-func (r *runner) expel(site *config.Site) {
+// expel removes those of an earlier run who are on brokers of which nobody hears now. Those who were heard of at an address
+// that is not listened to any more are gone after the usual time, or they would never be.
+func (r *runner) expel(site *config.Site, now time.Time) {
 	for _, p := range r.stage.registry.Snapshot() {
 		for _, on := range p.On {
-			if b := site.Broker(on.Broker); b == nil || len(discoveryOn(site, *b)) == 0 {
+			var addresses []discovery.Address
+			if b := site.Broker(on.Broker); b != nil {
+				addresses = discoveryOn(site, *b)
+			}
+			switch {
+			case len(addresses) == 0:
 				r.stage.registry.RemoveBroker(on.Broker)
+			case !slices.ContainsFunc(addresses, func(a discovery.Address) bool { return a.Address == on.Address }):
+				r.stage.registry.Listening(on.Place, true, now)
 			}
 		}
 	}

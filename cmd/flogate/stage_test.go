@@ -3,6 +3,8 @@ package main
 import (
 	"fmt"
 	"log/slog"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -38,5 +40,47 @@ func TestParticipantThatIsWrongInAnotherWayEachTimeDoesNotFillTheLog(t *testing.
 	}
 	if w := r.stage.members[0].Warning; w != "it is at 999" {
 		t.Errorf("the status says %q", w)
+	}
+}
+
+func TestThoseOfAnEarlierRunAreMissedWhereNobodyListensNow(t *testing.T) {
+	now := time.Now()
+	before := discovery.NewRegistry(discovery.Config{})
+	for id, at := range map[string]discovery.Place{
+		"same":          {Broker: "mqtt.x", Address: "fbp"},
+		"other address": {Broker: "mqtt.x", Address: "old"},
+		"other broker":  {Broker: "mqtt.old", Address: "fbp"},
+	} {
+		if _, err := before.Seen(at, discovery.Definition{ID: id, Role: id, Component: "c"}, now); err != nil {
+			t.Fatal(err)
+		}
+	}
+	file := filepath.Join(t.TempDir(), "participants.json")
+	text, err := before.Save()
+	if err == nil {
+		err = os.WriteFile(file, text, 0o600)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := &runner{stage: newStage(discovery.Config{Log: slog.New(slog.DiscardHandler)}, file)}
+	there := func() string {
+		var ids []string
+		for _, p := range r.stage.registry.Snapshot() {
+			ids = append(ids, p.Definition.ID)
+		}
+		return strings.Join(ids, ", ")
+	}
+	r.expel(&config.Site{
+		Brokers:   []config.Broker{{Type: "mqtt", Name: "x"}},
+		Discovery: []config.Discovery{{Broker: "mqtt.x", Addresses: []string{"fbp"}}},
+	}, now)
+	if got := there(); got != "other address, same" {
+		t.Errorf("at once there are %s", got)
+	}
+	// Nobody has listened at the address that is the same, yet.
+	r.stage.registry.Expire(now.Add(discovery.DefaultLimit))
+	if got := there(); got != "same" {
+		t.Errorf("after the usual time there are %s", got)
 	}
 }
