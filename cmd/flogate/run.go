@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"maps"
 	"net"
+	"net/url"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -416,7 +417,7 @@ func (r *runner) play(ctx context.Context, p player) error {
 	}
 	version, ending := p.version(), func() bool { return ctx.Err() != nil }
 	return library.Participant{
-		Role: p.Role, Command: p.Command, Dir: p.dir, Env: p.env, Log: r.log, Guard: r.guard(),
+		Role: p.Role, Command: p.Command, Dir: p.dir, Env: p.env, Hide: p.hide, Log: r.log, Guard: r.guard(),
 		Changed: func(s library.Status) {
 			r.mu.Lock()
 			r.participants[p.Role] = played{s, version, ending}
@@ -426,12 +427,32 @@ func (r *runner) play(ctx context.Context, p player) error {
 	}.Run(ctx)
 }
 
+// hidden are the secrets that a participant is given with its environment: many print the URL of their broker, with the password.
+func hidden(site *config.Site, broker string, more map[string]config.Secret) []string {
+	const short = 4 // what is shorter stands in too many words
+	var hide []string
+	if b := site.Broker(broker); b != nil {
+		if u, err := url.Parse(brokerURL(b.Config.JSON())); err == nil && u.User != nil {
+			hide = append(hide, u.User.String()+"@")
+			if password, ok := u.User.Password(); ok && len(password) > short {
+				hide = append(hide, password)
+			}
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(more)) {
+		if secret := more[name].Reveal(); len(secret) > short {
+			hide = append(hide, secret)
+		}
+	}
+	return hide
+}
+
 // participantEnv tells a participant its broker, as MsgFlo's coordinator does.
 func participantEnv(site *config.Site, broker string, more map[string]config.Secret) []string {
 	var env []string
 	if b := site.Broker(broker); b != nil {
-		if url := brokerURL(b.Config.JSON()); url != "" {
-			env = append(env, "MSGFLO_BROKER="+url)
+		if broker := brokerURL(b.Config.JSON()); broker != "" {
+			env = append(env, "MSGFLO_BROKER="+broker)
 		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(more)) {

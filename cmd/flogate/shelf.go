@@ -25,7 +25,13 @@ type shelf struct {
 
 	mu       sync.Mutex
 	editions map[string]int // how often each component has changed
-	foreign  map[string]config.Participant
+	foreign  map[string]foreign
+}
+
+// foreign is what was read of a foreign component for a role.
+type foreign struct {
+	config.Participant
+	edition int // of the component
 }
 
 // openShelves reads the libraries of a site. Those that are open and have not changed are kept.
@@ -42,7 +48,7 @@ func openShelves(specs []config.Library, open []*shelf, log *slog.Logger) ([]*sh
 		}
 		s := &shelf{
 			spec: spec, lib: lib, log: log.With("library", spec.Name),
-			editions: make(map[string]int), foreign: make(map[string]config.Participant),
+			editions: make(map[string]int), foreign: make(map[string]foreign),
 		}
 		for _, before := range open {
 			if before.spec.Name == spec.Name {
@@ -85,7 +91,6 @@ func (s *shelf) watch(ctx context.Context, changed func()) error {
 		for _, name := range names {
 			s.editions[name]++
 		}
-		clear(s.foreign)
 		s.mu.Unlock()
 		changed()
 	})
@@ -120,14 +125,29 @@ func (s *shelf) command(component, role string, iips json.RawMessage) ([]string,
 	return s.lib.Command(component, role, iips)
 }
 
-// announced returns the participant that the file of a foreign component describes.
+// announced returns the participant that the file of a foreign component describes. A file that is not valid any more changes
+// nothing, and is said.
 func (s *shelf) announced(c library.Component, role string) (config.Participant, error) {
 	key := role + "\x00" + c.Name
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if p, ok := s.foreign[key]; ok {
-		return p, nil
+	known, is := s.foreign[key]
+	if is && known.edition == s.editions[c.Name] {
+		return known.Participant, nil
 	}
+	p, err := s.read(c, role)
+	switch {
+	case err != nil && !is:
+		return config.Participant{}, err
+	case err != nil:
+		s.log.Error("participant not taken over, the old one stays in force", "role", role, "error", err)
+		p = known.Participant
+	}
+	s.foreign[key] = foreign{p, s.editions[c.Name]}
+	return p, nil
+}
+
+func (s *shelf) read(c library.Component, role string) (config.Participant, error) {
 	path := c.File
 	if !filepath.IsAbs(path) {
 		path = filepath.Join(s.lib.Dir(), path)
@@ -139,11 +159,10 @@ func (s *shelf) announced(c library.Component, role string) (config.Participant,
 	p, diags := config.ParseParticipant(c.File, src, role)
 	for _, d := range diags.List {
 		if d.Severity == config.Error {
-			return config.Participant{}, errors.New(cmp.Or(d.Detail, d.Summary))
+			return config.Participant{}, fmt.Errorf("%s:%d:%d: %s", c.File, d.Where.Start.Line, d.Where.Start.Column, cmp.Or(d.Detail, d.Summary))
 		}
 	}
 	p.Component, p.Broker = cmp.Or(c.Name, p.Component), s.spec.Broker
-	s.foreign[key] = p
 	return p, nil
 }
 

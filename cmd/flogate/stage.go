@@ -113,6 +113,7 @@ type player struct {
 	// dir, env and edition belong to the command of one that is started.
 	dir     string
 	env     []string
+	hide    []string
 	edition int
 	// heard: announcements on its broker are listened to.
 	heard bool
@@ -144,7 +145,7 @@ func (r *runner) players(site *config.Site) []player {
 	taken := make(map[string]bool)
 	for _, p := range site.Participants {
 		taken[p.Role] = true
-		all = append(all, player{Participant: p, from: "site", dir: site.Dir, env: participantEnv(site, p.Broker, p.Env)})
+		all = append(all, player{Participant: p, from: "site", dir: site.Dir, env: participantEnv(site, p.Broker, p.Env), hide: hidden(site, p.Broker, p.Env)})
 	}
 	for _, g := range site.Graphs {
 		nodes, err := library.Nodes(g.Graph)
@@ -176,7 +177,9 @@ func (r *runner) fromLibrary(site *config.Site, n library.Node) (player, bool) {
 		if !ok {
 			continue
 		}
-		p := player{from: "library", dir: s.lib.Dir(), edition: s.edition(c.Name), env: participantEnv(site, s.spec.Broker, s.spec.Env)}
+		p := player{from: "library", dir: s.lib.Dir(), edition: s.edition(c.Name), env: participantEnv(site, s.spec.Broker, s.spec.Env),
+			hide: hidden(site, s.spec.Broker, s.spec.Env),
+		}
 		if c.Foreign {
 			p.Participant, p.problem = s.announced(c, n.Role)
 		} else {

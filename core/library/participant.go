@@ -38,7 +38,9 @@ type Participant struct {
 	// Env is its environment, "NAME=value", beside what programs cannot do without. It gets nothing else of ours, where
 	// the secrets of the site are.
 	Env []string
-	Log *slog.Logger
+	// Hide are texts that are kept out of the log when the participant prints them: secrets that it was given.
+	Hide []string
+	Log  *slog.Logger
 	// Guard ends what the participant has started when this process is killed. May be nil.
 	Guard *process.Guard
 	// Changed hears of each change of Status. It must not block.
@@ -145,6 +147,13 @@ func inherited(environ []string) []string {
 // and too much of it is dropped and counted.
 func (p Participant) forward(stream string) *process.Lines {
 	limit := rate.NewLimiter(lineRate, lineBurst)
+	var pairs []string
+	for _, secret := range p.Hide {
+		if secret != "" {
+			pairs = append(pairs, secret, "(sensitive)")
+		}
+	}
+	hide := strings.NewReplacer(pairs...)
 	dropped := 0
 	return &process.Lines{Line: func(line []byte) {
 		if !limit.Allow() {
@@ -155,6 +164,6 @@ func (p Participant) forward(stream string) *process.Lines {
 			p.Log.Warn("participant prints too much", "role", p.Role, "dropped_lines", dropped)
 			dropped = 0
 		}
-		p.Log.Info("participant printed", "role", p.Role, "stream", stream, "text", string(line))
+		p.Log.Info("participant printed", "role", p.Role, "stream", stream, "text", hide.Replace(string(line)))
 	}}
 }

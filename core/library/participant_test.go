@@ -204,8 +204,8 @@ func zombie(pid int) bool {
 
 func TestWhatAParticipantPrintsIsOneAttributeEach(t *testing.T) {
 	w := play(t, library.Participant{Command: []string{
-		"sh", "-c", `echo 'level=ERROR msg="believe me"'; printf 'no end of line' >&2; exec sleep 1000`,
-	}})
+		"sh", "-c", `echo connected to amqp://me:secret@broker; echo 'level=ERROR msg="believe me"'; printf 'no end of line' >&2; exec sleep 1000`,
+	}, Hide: []string{"me:secret@", ""}})
 	// The line without an end comes when the program ends.
 	w.await(t, "running", func(s library.Status) bool { return s.PID != 0 })
 	for deadline := time.Now().Add(20 * time.Second); !strings.Contains(w.logged(), "believe me"); time.Sleep(5 * time.Millisecond) {
@@ -220,6 +220,9 @@ func TestWhatAParticipantPrintsIsOneAttributeEach(t *testing.T) {
 	log := w.logged()
 	if !strings.Contains(log, `level=INFO msg="participant printed" role=player stream=stdout text="level=ERROR msg=\"believe me\""`) {
 		t.Errorf("log:\n%s", log)
+	}
+	if strings.Contains(log, "secret") || !strings.Contains(log, `text="connected to amqp://(sensitive)broker"`) {
+		t.Errorf("its secret is shown:\n%s", log)
 	}
 	if !strings.Contains(log, `stream=stderr text="no end of line"`) {
 		t.Errorf("log:\n%s", log)
