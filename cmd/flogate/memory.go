@@ -18,6 +18,7 @@ type memory struct {
 	registry *discovery.Registry
 	log      *slog.Logger
 	changed  chan struct{} // has an element when somebody has come, gone or changed
+	failing  bool          // the last time it could not be written
 }
 
 // rememberTime is how long changes are collected before they are written, and at most what a killed gateway forgets.
@@ -67,7 +68,8 @@ func (m *memory) save() {
 	if err == nil {
 		err = atomicfile.Write(m.path, text)
 	}
-	if err != nil {
+	if err != nil && !m.failing { // it is said once, and not each second while the disk is full
 		m.log.Warn("who is there is not noted: after a restart everybody has to announce themselves again", "error", err)
 	}
+	m.failing = err != nil
 }
