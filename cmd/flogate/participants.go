@@ -82,7 +82,7 @@ func printParticipants(w io.Writer, s admin.Status, now time.Time) error {
 			graph = "yes"
 		}
 		from := p.From
-		if n := len(p.Announced); n > 1 {
+		if n := len(p.Announced); n > 1 && !p.Started { // of one that we start these are earlier lives
 			from += fmt.Sprintf(" (%d)", n)
 		}
 		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", clean(p.Role), clean(p.Component), p.State,

@@ -321,7 +321,8 @@ func (r *runner) remember(members []roster.Member, now time.Time) {
 		if m.Warning != "" && m.Warning != old.Warning && m.InGraph && r.stage.warnings.Allow() {
 			r.log.Warn("participant looks wrong", "role", m.Role, "warning", m.Warning)
 		}
-		if m.State == roster.Failed && m.State != old.State && m.From == "library" {
+		if _, runs := r.participants[m.Role]; !runs && m.State == roster.Failed && m.State != old.State {
+			// Of one that has run is said how it has ended.
 			r.log.Warn("participant does not run", "role", m.Role, "component", m.Component, "reason", m.Reason)
 		}
 	}
