@@ -15,7 +15,7 @@ import (
 )
 
 const (
-	idle   = 50 * time.Millisecond
+	idle   = 150 * time.Millisecond
 	inTime = 10 * time.Second
 )
 
