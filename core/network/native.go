@@ -18,6 +18,8 @@ const (
 	// assertEvery is how often bindings are made again that are there already: whoever makes a queue anew takes them away
 	// without a word.
 	assertEvery = 15 * time.Second
+	// assertTime is how long that may take before it is looked whether there is something new.
+	assertTime = 250 * time.Millisecond
 	// bindTime bounds what a broker may take for the bindings of one way.
 	bindTime = 10 * time.Second
 )
@@ -220,17 +222,26 @@ func (n *Network) bindAll(ctx context.Context, id string, b *binder) {
 	}
 }
 
-// bindDue does what is due, and returns how long there is nothing to do.
+// due is a way that is to be made.
+type due struct {
+	run  *nativeRun
+	spec route.Native
+}
+
+// bindDue does what is due, and returns how long there is nothing to do. What is there already, and is only made again, comes
+// last and not all at a time: nobody who is new waits until a thousand others have been asked about.
 func (n *Network) bindDue(ctx context.Context, id string, conn transport.Conn) time.Duration {
 	now := time.Now()
-	var makes []*nativeRun
-	var specs []route.Native
+	var makes, again []due
 	var unbinds []binding
 	n.mu.Lock()
 	for _, run := range n.natives {
-		if run.spec.Broker == id && !now.Before(run.next) && (run.conn != conn || run.err != nil || now.Sub(run.at) > assertEvery) {
-			makes = append(makes, run)
-			specs = append(specs, run.spec)
+		switch {
+		case run.spec.Broker != id || now.Before(run.next):
+		case run.conn != conn || run.err != nil:
+			makes = append(makes, due{run, run.spec})
+		case now.Sub(run.at) > assertEvery:
+			again = append(again, due{run, run.spec})
 		}
 	}
 	for key, m := range n.ledger.made {
@@ -240,12 +251,10 @@ func (n *Network) bindDue(ctx context.Context, id string, conn transport.Conn) t
 	}
 	n.mu.Unlock()
 	n.save()
-	for i, run := range makes {
-		err := bindWay(ctx, conn, specs[i])
-		if ctx.Err() != nil {
+	for _, d := range makes {
+		if !n.bind(ctx, conn, d) {
 			return 0
 		}
-		n.made(run, specs[i], conn, err)
 	}
 	for _, key := range unbinds {
 		err := unbind(ctx, conn, key.Binding)
@@ -258,7 +267,28 @@ func (n *Network) bindDue(ctx context.Context, id string, conn transport.Conn) t
 		n.poke()
 	}
 	n.save()
+	for _, d := range again {
+		if time.Since(now) > assertTime {
+			return 0 // the rest is due still
+		}
+		if !n.bind(ctx, conn, d) {
+			return 0
+		}
+	}
+	if len(again) > 0 {
+		n.poke() // some may have been taken away
+	}
 	return time.Second
+}
+
+// bind makes a way, and notes what became of it. It returns false if ctx has ended.
+func (n *Network) bind(ctx context.Context, conn transport.Conn, d due) bool {
+	err := bindWay(ctx, conn, d.spec)
+	if ctx.Err() != nil {
+		return false
+	}
+	n.made(d.run, d.spec, conn, err)
+	return true
 }
 
 // bindWay makes one way. What it says of an error is for people.
