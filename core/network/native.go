@@ -226,6 +226,7 @@ func (n *Network) bindAll(ctx context.Context, id string, b *binder) {
 type due struct {
 	run  *nativeRun
 	spec route.Native
+	at   time.Time // when it was made last
 }
 
 // bindDue does what is due, and returns how long there is nothing to do. What is there already, and is only made again, comes
@@ -239,9 +240,9 @@ func (n *Network) bindDue(ctx context.Context, id string, conn transport.Conn) t
 		switch {
 		case run.spec.Broker != id || now.Before(run.next):
 		case run.conn != conn || run.err != nil:
-			makes = append(makes, due{run, run.spec})
+			makes = append(makes, due{run, run.spec, run.at})
 		case now.Sub(run.at) > assertEvery:
-			again = append(again, due{run, run.spec})
+			again = append(again, due{run, run.spec, run.at})
 		}
 	}
 	for key, m := range n.ledger.made {
@@ -267,6 +268,7 @@ func (n *Network) bindDue(ctx context.Context, id string, conn transport.Conn) t
 		n.poke()
 	}
 	n.save()
+	slices.SortFunc(again, func(a, b due) int { return a.at.Compare(b.at) }) // or one could wait for ever
 	for _, d := range again {
 		if time.Since(now) > assertTime {
 			return 0 // the rest is due still
