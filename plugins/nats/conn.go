@@ -83,12 +83,13 @@ func (d *driver) Connect(ctx context.Context, req transport.ConnectRequest) (tra
 		nats.ClosedHandler(func(nc *nats.Conn) { c.end(lost(nc.LastError())) }),
 	)
 	nc, err := nats.Connect(strings.Join(servers, ","), opts...)
-	if !stop() && err == nil {
+	// From stop on the end of ctx closes nothing: a connection that is there by then is the caller's, whatever ctx says.
+	cancelled := !stop()
+	if cancelled && err == nil {
 		nc.Close()
 		<-c.done
-		err = ctx.Err()
 	}
-	if ctx.Err() != nil {
+	if cancelled || err != nil && ctx.Err() != nil {
 		return nil, fmt.Errorf("connect: %w", context.Cause(ctx))
 	}
 	if err != nil {
