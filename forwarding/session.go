@@ -180,12 +180,14 @@ func (s *Session) hangUp() {
 	}
 }
 
-// receive hands on what the runtime says, until the link ends.
+// receive hands on what the runtime says, until the link ends. Events from before the first answer are not: they are about
+// nothing that the client knows, and one that waits for runtime:runtime takes them for more than it may have.
 func (s *Session) receive(ctx context.Context, d *dialled) error {
 	may := map[fbp.Kind]bool{}
 	for _, k := range fbp.Outputs() {
 		may[k] = d.access.Capabilities.MayReceive(k)
 	}
+	met := false
 	for {
 		m, err := d.Receive(ctx)
 		if err != nil {
@@ -196,7 +198,8 @@ func (s *Session) receive(ctx context.Context, d *dialled) error {
 			if err := s.answer(m); err != nil {
 				return err
 			}
-		case !m.Answers && (!may[m.Kind] || m.Graph != "" && !d.access.Sees(m.Graph)):
+			met = true
+		case !m.Answers && (!met || !may[m.Kind] || m.Graph != "" && !d.access.Sees(m.Graph)):
 		case m.Lossy:
 			s.out.Offer(m.encoded())
 		default:

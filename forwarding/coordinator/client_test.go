@@ -19,12 +19,13 @@ const runtimeID = "7e8a4f8e-3f0a-4b52-9d6c-0d5b3a1c2f4e"
 
 // site is a coordinator that runs, with what is behind it and who may do what.
 type site struct {
-	t      testing.TB
-	h      *host
-	c      *coordinator.Coordinator
-	policy forwarding.Policy
-	stop   context.CancelFunc
-	all    sync.WaitGroup
+	t       testing.TB
+	h       *host
+	c       *coordinator.Coordinator
+	policy  forwarding.Policy
+	without fbp.Capabilities
+	stop    context.CancelFunc
+	all     sync.WaitGroup
 }
 
 func newSite(t testing.TB) *site {
@@ -39,7 +40,7 @@ func (s *site) run() *site {
 	s.stop = stop
 	s.c = coordinator.New(coordinator.Config{
 		Runtime: fbp.Runtime{ID: runtimeID, Type: "flogate", Label: "hall", Namespace: "flogate"},
-		Graphs:  s.h, Networks: s.h, Components: s.h, Log: slog.New(slog.DiscardHandler),
+		Graphs:  s.h, Networks: s.h, Components: s.h, Without: s.without, Log: slog.New(slog.DiscardHandler),
 	})
 	s.all.Go(func() {
 		if err := s.c.Run(ctx); err != nil {
@@ -202,4 +203,3 @@ func contains(t testing.TB, text []byte, parts ...string) {
 		}
 	}
 }
-

@@ -27,7 +27,9 @@ type queue[T any] struct {
 	news   chan struct{}
 }
 
-func newQueue[T any](bound int) *queue[T] { return &queue[T]{bound: bound, news: make(chan struct{}, 1)} }
+func newQueue[T any](bound int) *queue[T] {
+	return &queue[T]{bound: bound, news: make(chan struct{}, 1)}
+}
 
 func (q *queue[T]) put(item T) {
 	q.mu.Lock()
@@ -321,6 +323,18 @@ func (h *host) tapped(id string) (n int) {
 		if !t.closed {
 			n++
 		}
+		t.mu.Unlock()
+	}
+	return n
+}
+
+// waiting returns how many packets wait in taps.
+func (h *host) waiting(id string) (n int) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, t := range h.taps[id] {
+		t.mu.Lock()
+		n += len(t.items)
 		t.mu.Unlock()
 	}
 	return n

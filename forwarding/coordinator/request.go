@@ -14,6 +14,9 @@ import (
 
 // handle makes a request. Without an error it has been answered; an error is the answer that is left to give.
 func (c *Coordinator) handle(ctx context.Context, l *link, r forwarding.Request) error {
+	if !c.possible(r.Access.Capabilities).MaySend(r.Kind) {
+		return fbp.NotPermitted(r.Kind)
+	}
 	switch p := r.Says.(type) {
 	case fbp.GetRuntime:
 		return c.introduce(l)
@@ -54,17 +57,19 @@ func (c *Coordinator) handle(ctx context.Context, l *link, r forwarding.Request)
 	return c.change(ctx, l, r)
 }
 
+// possible returns those capabilities that there is something behind.
+func (c *Coordinator) possible(of fbp.Capabilities) fbp.Capabilities {
+	return slices.DeleteFunc(slices.Clone(of), func(one fbp.Capability) bool { return slices.Contains(c.cfg.Without, one) })
+}
+
 // introduce says what the runtime is, and then which ports its graphs export.
 func (c *Coordinator) introduce(l *link) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	is := c.cfg.Runtime
 	is.Version = fbp.Version
-	without := func(of fbp.Capabilities) fbp.Capabilities {
-		return slices.DeleteFunc(slices.Clone(of), func(one fbp.Capability) bool { return slices.Contains(c.cfg.Without, one) })
-	}
-	is.AllCapabilities = without(fbp.AllCapabilities())
-	is.Capabilities = without(l.access.Capabilities)
+	is.AllCapabilities = c.possible(fbp.AllCapabilities())
+	is.Capabilities = c.possible(l.access.Capabilities)
 	if id := c.cfg.Graphs.Main(); l.access.Sees(id) {
 		is.Graph = id
 	}
