@@ -62,7 +62,7 @@ func (p *planner) refuseConflicts() {
 	first := make(map[string]*planned)
 	for i := range p.edges {
 		e := &p.edges[i]
-		if !e.runs() || e.source.Address == "" || e.native != nil {
+		if !e.runs() || e.source.Address == "" || e.native != nil && !e.subscribes {
 			continue // nothing subscribes for it
 		}
 		key := feedKey(e.source)

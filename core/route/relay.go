@@ -181,9 +181,11 @@ func (p *planner) settleRouting(r *relay, ins, outs, dead []*planned) {
 			p.routeShared(r, in, outs, dead)
 			continue
 		}
+		in.subscribes = false
 		for _, out := range outs {
 			if out.Refused == "" && !samePlace(in.source, out.sink) {
 				p.routePair(in, out)
+				in.subscribes = in.subscribes || !slices.Contains(in.native, out)
 			}
 		}
 	}

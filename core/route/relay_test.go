@@ -3,6 +3,7 @@ package route_test
 import (
 	"fmt"
 	"slices"
+	"strings"
 	"testing"
 
 	"pgregory.net/rapid"
@@ -118,4 +119,39 @@ func TestEveryEdgeIsCarriedOrSaysWhyNot(t *testing.T) {
 			}
 		}
 	})
+}
+
+// An edge that the broker carries to one, and we to another, subscribes: with other options at the same place it cannot.
+func TestConflictOfOptionsIsSeenBehindARelay(t *testing.T) {
+	g, err := graph.ParseFBP("test.fbp", []byte("a(x) OUT -> IN all(msgflo/PubSub)\nall OUT -> IN b(x)\nall OUT -> IN c(x)\na2(x) OUT -> IN d(x)"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	out := func(options string) route.Participant {
+		return route.Participant{Outports: map[string]route.Port{"out": {
+			Broker: "q", Address: "a", Options: []byte(options), Traits: transport.Traits{Acks: true, Kind: transport.Fanout},
+		}}}
+	}
+	in := func(address string) route.Participant {
+		return route.Participant{Inports: map[string]route.Port{"in": {
+			Broker: "q", Address: address, Traits: transport.Traits{Confirms: true, Kind: transport.Queue},
+		}}}
+	}
+	plan := route.Make(route.Input{
+		Graphs:       []route.Graph{{Name: "main", Graph: g}},
+		Participants: map[string]route.Participant{"a": out(`{"x":1}`), "a2": out(`{"x":2}`), "b": in("b"), "c": in("c"), "d": in("d")},
+		Settings: func(_, to graph.Endpoint) route.Settings {
+			if to.Node == "b" {
+				return route.Settings{Routing: route.Broker}
+			}
+			return route.Settings{}
+		},
+	})
+	last := plan.Edges[len(plan.Edges)-1]
+	if !strings.Contains(last.Refused, "one place with different options") {
+		t.Errorf("%s is refused because of %q; want that the options differ", last.ID, last.Refused)
+	}
+	if len(plan.Natives) != 1 || len(plan.Feeds) != 1 {
+		t.Errorf("%d ways of the broker's and %d feeds; want one of each", len(plan.Natives), len(plan.Feeds))
+	}
 }

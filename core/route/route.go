@@ -267,6 +267,7 @@ type planned struct {
 	missing      string     // what is missing at its own ends
 	ownWarning   string     // without what is wrong in company
 	native       []*planned // the edges on the other side of a relay to which the broker carries; itself where there is no relay
+	subscribes   bool       // we carry from there too, to others behind a relay
 }
 
 func (e *planned) refuse(why string) {
