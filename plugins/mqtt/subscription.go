@@ -241,9 +241,9 @@ func (s *subscription) Receive(ctx context.Context) ([]transport.Delivery, error
 
 func (s *subscription) Grant(credit transport.Credit) error { return s.inbox.Grant(credit) }
 
-// Settle acknowledges in the order of delivery, unless the source is to take single messages out. Reject is an acknowledgement: MQTT has nothing else for it. A released
-// message is never acknowledged; the subscription ends when everything else that is out has been settled, and the broker
-// delivers it when the session is resumed.
+// Settle acknowledges in the order of delivery, unless the source is to take single messages out. Reject is an acknowledgement:
+// MQTT has nothing else for it. A released message is never acknowledged; the subscription ends when everything else that is out
+// has been settled, and the broker delivers it when the session is resumed.
 func (s *subscription) Settle(_ context.Context, settlements []transport.Settlement) error {
 	s.settling.Lock()
 	defer s.settling.Unlock()
