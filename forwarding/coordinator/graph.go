@@ -105,16 +105,19 @@ func (c *Coordinator) exported(g *graph.Graph, all []graph.Exported, of func(fbp
 // text returns a graph's JSON as editors need it: they know it by its name, send changes to the id that it has been given,
 // and only where the type is the runtime's.
 func (c *Coordinator) text(g Graph) (string, error) {
-	shown := g.Graph.Clone()
-	shown.Name = base(g.ID)
-	properties := maps.Clone(shown.Properties)
+	properties := maps.Clone(g.Graph.Properties)
 	if properties == nil {
 		properties = graph.Metadata{}
 	}
 	delete(properties, "id")
 	properties["environment"] = map[string]any{"type": c.cfg.Runtime.Type}
 	properties["runtimeName"] = g.ID
-	shown.Properties = properties
+	// Not a clone: that would be laid over the text which the graph was read from, and takes ten times as long.
+	shown := graph.Graph{
+		Name: base(g.ID), CaseSensitive: g.Graph.CaseSensitive, Properties: properties,
+		Nodes: g.Graph.Nodes, Edges: g.Graph.Edges, Initials: g.Graph.Initials,
+		Inports: g.Graph.Inports, Outports: g.Graph.Outports, Groups: g.Graph.Groups,
+	}
 	text, err := shown.JSON()
 	return string(text), err
 }
