@@ -21,7 +21,7 @@ type memory struct {
 	failing  bool          // the last time it could not be written
 }
 
-// rememberTime is how long changes are collected before they are written, and at most what a killed gateway forgets.
+// rememberTime is how long changes are collected at least before they are written: what a killed gateway forgets.
 const rememberTime = time.Second
 
 // restore takes over who was there in an earlier run. A file that cannot be read is of no use, and no harm.
@@ -48,6 +48,7 @@ func (m *memory) note() {
 
 // run writes what changes until ctx ends, and once more then.
 func (m *memory) run(ctx context.Context) error {
+	var took time.Duration // writing, the last time: a crowd that changes all the time does not wear the disk out
 	for {
 		select {
 		case <-m.changed:
@@ -56,10 +57,12 @@ func (m *memory) run(ctx context.Context) error {
 			return nil
 		}
 		select {
-		case <-time.After(rememberTime):
+		case <-time.After(max(rememberTime, 10*took)):
 		case <-ctx.Done():
 		}
+		began := time.Now()
 		m.save()
+		took = time.Since(began)
 	}
 }
 

@@ -220,9 +220,13 @@ func (r *runner) apply(ctx context.Context, site *config.Site) error {
 		return err
 	}
 	r.mu.Lock()
-	unused, first := r.processes, r.site == nil
+	unused, before := r.processes, r.site
+	first := before == nil
 	r.processes, r.site = processes, site
 	r.mu.Unlock()
+	if !first {
+		r.stage.leave(before, site)
+	}
 	r.brokers, r.stage.drivers, r.stage.shelves = brokers, drivers, shelves
 	r.stage.roster.Forget()
 	if first {

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"net/url"
 	"slices"
 	"strings"
 	"time"
@@ -282,6 +283,24 @@ func (r *runner) attend() {
 		}
 	}
 	r.stage.heard = heard
+}
+
+// leave forgets who is on a server to which a broker does not lead any more.
+func (s *stage) leave(before, now *config.Site) {
+	for _, b := range before.Brokers {
+		if c := now.Broker(b.ID()); c != nil && serverOf(b) != serverOf(*c) {
+			s.registry.RemoveBroker(b.ID())
+		}
+	}
+}
+
+// serverOf is what of a broker's URL says which server it is: neither who we are there nor how we ask.
+func serverOf(b config.Broker) string {
+	u, err := url.Parse(brokerURL(b.Config.JSON()))
+	if err != nil {
+		return ""
+	}
+	return u.Host + u.Path
 }
 
 // expel removes those of an earlier run who are on brokers of which nobody hears now. Those who were heard of at an address

@@ -19,6 +19,8 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/time/rate"
+
 	"github.com/flogate/flogate/core/bridge"
 	"github.com/flogate/flogate/core/broker"
 	"github.com/flogate/flogate/core/roundrobin"
@@ -69,6 +71,7 @@ type Network struct {
 	brokers map[string]*brokerRun
 	feeds   map[string]*feedRun
 	iips    map[string]*initialRun // by the lives in which they are sent
+	wrongs  *rate.Limiter          // of edges that look wrong, for the log
 	noted   []initialNote          // what the file of initial packets says; Run's own
 	states  map[string]*edgeState
 	moved   chan struct{} // closed and replaced when brokers changes
@@ -117,6 +120,8 @@ func New(cfg Config) *Network {
 		feeds:   make(map[string]*feedRun),
 		iips:    make(map[string]*initialRun),
 		states:  make(map[string]*edgeState),
+		// A graph that starts may have many; definitions that change all the time do not fill the log.
+		wrongs:  rate.NewLimiter(rate.Every(time.Second), 500),
 		moved:   make(chan struct{}),
 		natives: make(map[string]*nativeRun),
 		binders: make(map[string]*binder),

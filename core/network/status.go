@@ -356,6 +356,9 @@ func (n *Network) observe() {
 		n.report(e)
 	}
 	for _, e := range wrong {
+		if !n.wrongs.Allow() {
+			break
+		}
 		n.cfg.Log.Warn("edge looks wrong", "edge", e.ID, "warning", e.Warning)
 	}
 	if len(changed) > 0 {

@@ -272,3 +272,18 @@ graph "main" {
 		}
 	})
 }
+
+func TestAnotherServerHasOtherParticipants(t *testing.T) {
+	first, second := brokers.Mosquitto(t), brokers.Mosquitto(t)
+	site := func(b *brokers.Broker) string {
+		return fmt.Sprintf("site \"e2e\" {}\nbroker \"mqtt\" \"b\" {\n  url = %q\n}\n", b.URL())
+	}
+	g := gateway.Open(t, site(first))
+	play(t, first.URL(), inOut("old", "any"), 10*time.Second)
+	g.Await("the participant", func(s admin.Status) bool { return role(s, "old").State == "present" })
+	g.Write(site(second))
+	g.Reload()
+	g.Await("nobody", func(s admin.Status) bool { return len(s.Participants) == 0 })
+	play(t, second.URL(), inOut("new", "any"), 10*time.Second)
+	g.Await("the other one", func(s admin.Status) bool { return role(s, "new").State == "present" && role(s, "old").Role == "" })
+}
