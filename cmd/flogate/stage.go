@@ -178,7 +178,8 @@ func (r *runner) fromLibrary(site *config.Site, n library.Node) (player, bool) {
 		if !ok {
 			continue
 		}
-		p := player{from: "library", dir: s.lib.Dir(), edition: s.edition(c.Name), env: participantEnv(site, s.spec.Broker, s.spec.Env),
+		p := player{
+			from: "library", dir: s.lib.Dir(), edition: s.edition(c.Name), env: participantEnv(site, s.spec.Broker, s.spec.Env),
 			hide: hidden(site, s.spec.Broker, s.spec.Env),
 		}
 		if c.Foreign {

@@ -69,8 +69,11 @@ func TestForeignParticipantsAreReadAsTheyAreFound(t *testing.T) {
 			src: "component: a/b\ninports:\n  a: {queue: a, default: 5, type: int}\n  b: {queue: b, default: false}\n" +
 				"  c: {queue: c, default: [1, 2]}\n  d: {queue: d, default: }\n  e: {queue: e, default: {f: g}, description: 7}\n",
 			want: Participant{Role: "x", Component: "a/b", Inports: []Port{
-				{Name: "a", Type: "int", Address: "a"}, {Name: "b", Type: "any", Address: "b"}, {Name: "c", Type: "any", Address: "c"},
-				{Name: "d", Type: "any", Address: "d"}, {Name: "e", Type: "any", Address: "e", Description: "7"},
+				{Name: "a", Type: "int", Address: "a"},
+				{Name: "b", Type: "any", Address: "b"},
+				{Name: "c", Type: "any", Address: "c"},
+				{Name: "d", Type: "any", Address: "d"},
+				{Name: "e", Type: "any", Address: "e", Description: "7"},
 			}},
 		},
 		{

@@ -69,9 +69,14 @@ func TestReaderIsToldWhatItMayKnowAndChangesNothing(t *testing.T) {
 	}
 	s.busy()
 	for _, p := range []fbp.Payload{
-		fbp.AddNode{ID: "x", Component: "core/Drop", Graph: "open/one"}, fbp.StartNetwork{Graph: "open/one"}, fbp.ListComponents{},
-		fbp.Source{Name: "x", Code: "x", Language: "x"}, fbp.Packet{Graph: "open/one", Port: "in", Event: "data"}, fbp.Persist{},
-		fbp.StartTrace{Graph: "open/one"}, fbp.SelectEdges{Graph: "open/one"},
+		fbp.AddNode{ID: "x", Component: "core/Drop", Graph: "open/one"},
+		fbp.StartNetwork{Graph: "open/one"},
+		fbp.ListComponents{},
+		fbp.Source{Name: "x", Code: "x", Language: "x"},
+		fbp.Packet{Graph: "open/one", Port: "in", Event: "data"},
+		fbp.Persist{},
+		fbp.StartTrace{Graph: "open/one"},
+		fbp.SelectEdges{Graph: "open/one"},
 	} {
 		c.ask(p, "refused")
 	}
