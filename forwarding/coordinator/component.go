@@ -86,6 +86,15 @@ func (c *Coordinator) setGraph(ctx context.Context, l *link, in forwarding.Reque
 		return err
 	}
 	c.mu.Lock()
+	_, err = c.find(name, in.Access)
+	c.mu.Unlock()
+	if missing, ok := errors.AsType[fbp.Error](err); ok && missing.Message == fbp.GraphNotFound {
+		err = c.create(in.Access, name, graph.Clear{Name: wanted.Name}, func(*record, Result) {})
+	}
+	if err != nil {
+		return err
+	}
+	c.mu.Lock()
 	done, err := c.replaced(l, in, name, wanted)
 	c.mu.Unlock()
 	if err != nil {
@@ -96,14 +105,7 @@ func (c *Coordinator) setGraph(ctx context.Context, l *link, in forwarding.Reque
 
 func (c *Coordinator) replaced(l *link, in forwarding.Request, name string, wanted *graph.Graph) (done <-chan struct{}, err error) {
 	r, err := c.find(name, in.Access)
-	if missing, ok := errors.AsType[fbp.Error](err); ok && missing.Message == fbp.GraphNotFound {
-		if _, err := c.cfg.Graphs.Create(name, in.Access.Who(), graph.Clear{Name: wanted.Name}); err != nil {
-			return nil, err
-		}
-		r = c.know(name, 0)
-		r.created = true
-		c.reopen(name)
-	} else if err != nil {
+	if err != nil {
 		return nil, err
 	}
 	now, err := c.cfg.Graphs.Graph(r.id)

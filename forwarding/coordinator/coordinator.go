@@ -51,6 +51,8 @@ type Coordinator struct {
 	closed bool
 	links  map[*link]struct{}
 	graphs map[string]*record
+	// creating are graphs that somebody creates just now.
+	creating map[string]*creation
 }
 
 // record is what the coordinator knows of a graph.
@@ -88,7 +90,7 @@ func New(cfg Config) *Coordinator {
 	cfg.Packets = cmp.Or(cfg.Packets, DefaultPackets)
 	return &Coordinator{
 		cfg: cfg, ready: make(chan struct{}), ended: make(chan struct{}),
-		links: map[*link]struct{}{}, graphs: map[string]*record{},
+		links: map[*link]struct{}{}, graphs: map[string]*record{}, creating: map[string]*creation{},
 	}
 }
 
@@ -209,6 +211,14 @@ func (c *Coordinator) otherName(id string) string {
 func (c *Coordinator) follow(e Event) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if now, ok := c.creating[e.Graph]; ok && e.Kind != Missed {
+		now.events = append(now.events, e)
+		return
+	}
+	c.happened(e)
+}
+
+func (c *Coordinator) happened(e Event) {
 	r, known := c.graphs[e.Graph]
 	switch e.Kind {
 	case Changed:

@@ -94,6 +94,7 @@ type host struct {
 	sent          []string
 	held          bool // events stay where they are
 	holding       []coordinator.Event
+	disk          sync.Mutex // what Create waits for
 }
 
 type memory struct {
@@ -173,6 +174,8 @@ func (h *host) change(id, who string, m *memory, changes []graph.Change) (result
 }
 
 func (h *host) Create(id, who string, c graph.Clear) (coordinator.Result, error) {
+	h.disk.Lock()
+	defer h.disk.Unlock()
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	m, ok := h.graphs[id]

@@ -306,6 +306,30 @@ func TestLostEventsAreMadeUpFor(t *testing.T) {
 	c.none()
 }
 
+func TestSlowDiskHoldsUpOnlyWhoCreatesAGraph(t *testing.T) {
+	s := newSite(t)
+	s.policy.Anonymous.Capabilities = without(fbp.CapProtocolRuntime)
+	s.h.open("g", graph.New("g"), true)
+	s.run()
+	creates, works := s.dial(""), s.dial("")
+	creates.open()
+	works.open()
+	s.h.disk.Lock()
+	creates.ask(fbp.ClearGraph{ID: "new", Main: true}, "new")
+	for i := range 20 {
+		works.ask(fbp.AddNode{ID: fmt.Sprint(i), Component: "core/Drop", Graph: "g"}, "")
+		works.want(fbp.GraphAddNode, "")
+		creates.want(fbp.GraphAddNode, "")
+	}
+	s.h.disk.Unlock()
+	if got := creates.want(fbp.GraphClear, `{"id":"new","main":true}`); got.ResponseTo != "new" {
+		t.Errorf("the answer has responseTo %q", got.ResponseTo)
+	}
+	works.want(fbp.GraphClear, `{"id":"new","main":true}`)
+	creates.none()
+	works.none()
+}
+
 func TestClosedGatewayLetsEverybodyGo(t *testing.T) {
 	s := newSite(t)
 	s.h.open("g", graph.New("g"), true)

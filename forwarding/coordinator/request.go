@@ -52,7 +52,7 @@ func (c *Coordinator) handle(ctx context.Context, l *link, r forwarding.Request)
 	case fbp.DumpTrace:
 		return c.dumpTrace(l, r, p)
 	case fbp.ClearGraph:
-		return c.create(ctx, l, r, p)
+		return c.clearGraph(ctx, l, r, p)
 	}
 	return c.change(ctx, l, r)
 }
@@ -86,38 +86,65 @@ func (c *Coordinator) introduce(l *link) error {
 	return nil
 }
 
-// create makes an empty graph.
-func (c *Coordinator) create(ctx context.Context, l *link, in forwarding.Request, p fbp.ClearGraph) error {
-	c.mu.Lock()
-	done, err := c.created(l, in, p)
-	c.mu.Unlock()
+// clearGraph makes an empty graph, and answers.
+func (c *Coordinator) clearGraph(ctx context.Context, l *link, in forwarding.Request, p fbp.ClearGraph) error {
+	var done <-chan struct{}
+	err := c.create(in.Access, p.ID, graph.Clear{
+		Name: p.Name, Library: p.Library, Main: p.Main, Icon: p.Icon, Description: p.Description,
+	}, func(r *record, result Result) { done = c.await(r, l, in, result) })
 	if err != nil {
 		return err
 	}
 	return c.wait(ctx, done)
 }
 
-func (c *Coordinator) created(l *link, in forwarding.Request, p fbp.ClearGraph) (done <-chan struct{}, err error) {
-	id := p.ID
-	r, err := c.find(id, in.Access)
-	switch missing, ok := errors.AsType[fbp.Error](err); {
+// creation holds back what happens to a graph that is being created, until it is known who has asked for it.
+type creation struct {
+	n      int
+	events []Event
+}
+
+// create makes an empty graph, and calls then, under the lock, before anybody is told. A disk may be waited for meanwhile, so
+// the lock is not held.
+func (c *Coordinator) create(access forwarding.Access, id string, is graph.Clear, then func(*record, Result)) error {
+	c.mu.Lock()
+	r, err := c.find(id, access)
+	missing, ok := errors.AsType[fbp.Error](err)
+	switch {
 	case err == nil:
 		id = r.id
 	case !ok || missing.Message != fbp.GraphNotFound:
-		return nil, err
+		c.mu.Unlock()
+		return err
 	}
-	result, err := c.cfg.Graphs.Create(id, in.Access.Who(), graph.Clear{
-		Name: p.Name, Library: p.Library, Main: p.Main, Icon: p.Icon, Description: p.Description,
-	})
-	if err != nil {
-		return nil, err
+	now, ok := c.creating[id]
+	if !ok {
+		now = &creation{}
+		c.creating[id] = now
 	}
-	if r == nil {
-		r = c.know(id, result.Revision-1)
-		r.created = true
-		c.retap()
+	now.n++
+	c.mu.Unlock()
+
+	result, err := c.cfg.Graphs.Create(id, access.Who(), is)
+
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if err == nil {
+		r, ok := c.graphs[id]
+		if !ok {
+			r = c.know(id, result.Revision-1)
+			r.created = true
+			c.retap()
+		}
+		then(r, result)
 	}
-	return r.await(l, in, result), nil
+	if now.n--; now.n == 0 {
+		delete(c.creating, id)
+		for _, e := range now.events {
+			c.happened(e)
+		}
+	}
+	return err
 }
 
 // change makes any other change to a graph.
@@ -127,7 +154,7 @@ func (c *Coordinator) change(ctx context.Context, l *link, in forwarding.Request
 		return err
 	}
 	c.mu.Lock()
-	done, err := c.make(l, in, id, change)
+	done, err := c.apply(l, in, id, change)
 	c.mu.Unlock()
 	if err != nil {
 		return err
@@ -135,16 +162,16 @@ func (c *Coordinator) change(ctx context.Context, l *link, in forwarding.Request
 	return c.wait(ctx, done)
 }
 
-func (c *Coordinator) make(l *link, in forwarding.Request, id string, changes ...graph.Change) (done <-chan struct{}, err error) {
+func (c *Coordinator) apply(l *link, in forwarding.Request, id string, change graph.Change) (done <-chan struct{}, err error) {
 	r, err := c.find(id, in.Access)
 	if err != nil {
 		return nil, err
 	}
-	result, err := c.cfg.Graphs.Change(r.id, in.Access.Who(), changes...)
+	result, err := c.cfg.Graphs.Change(r.id, in.Access.Who(), change)
 	if err != nil {
 		return nil, c.known(err)
 	}
-	return r.await(l, in, result), nil
+	return c.await(r, l, in, result), nil
 }
 
 // known returns the error that clients know.
@@ -156,11 +183,14 @@ func (c *Coordinator) known(err error) error {
 }
 
 // await returns what is closed when clients have been told of a change, and the one who wants it answered.
-func (r *record) await(l *link, in forwarding.Request, result Result) <-chan struct{} {
-	r.asked = append(r.asked, asked{
-		revision: result.Revision, effects: result.Effects, by: l, request: in.Input, done: make(chan struct{}),
-	})
-	return r.asked[len(r.asked)-1].done
+func (c *Coordinator) await(r *record, l *link, in forwarding.Request, result Result) <-chan struct{} {
+	a := asked{revision: result.Revision, effects: result.Effects, by: l, request: in.Input, done: make(chan struct{})}
+	if result.Revision <= r.told { // events were lost, and have been made up for
+		a.answer(c.effects(r.id, a.effects))
+	} else {
+		r.asked = append(r.asked, a)
+	}
+	return a.done
 }
 
 // wait waits until a change has been told. When it returns an error the session ends, and nobody answers any more.
