@@ -193,10 +193,16 @@ func (q *quick) check() error {
 	if q.types != "warn" && q.types != "strict" {
 		return usagef("--types is %q: it is warn or strict", q.types)
 	}
+	given := make(map[string]bool)
 	for _, text := range q.roles {
-		if role, file, ok := strings.Cut(text, ":"); !ok || role == "" || file == "" {
+		role, file, ok := strings.Cut(text, ":")
+		if !ok || role == "" || file == "" {
 			return usagef("--role is %q: it is ROLE:FILE.YML", text)
 		}
+		if given[role] {
+			return usagef("the role %q is given twice: who plays it is described by one file", role)
+		}
+		given[role] = true
 	}
 	for _, text := range q.env {
 		name, _, has := strings.Cut(text, "=")
