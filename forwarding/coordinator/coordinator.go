@@ -64,10 +64,13 @@ type record struct {
 	then    []then
 	started bool // what clients have been told last
 	debug   bool
-	tap     Tap
-	viewers atomic.Int64 // links that may be shown its packets
-	tracing atomic.Bool
-	trace   *trace
+	// source is the answer that shows the graph at the revision sourceOf; nil if nobody has asked for it.
+	source   *forwarding.Message
+	sourceOf uint64
+	tap      Tap
+	viewers  atomic.Int64 // links that may be shown its packets
+	tracing  atomic.Bool
+	trace    *trace
 }
 
 // asked is a change that somebody waits for.
@@ -252,6 +255,9 @@ func (c *Coordinator) changed(r *record, revision uint64, effects []graph.Change
 		return
 	}
 	r.told = revision
+	if r.source != nil && r.sourceOf < revision {
+		r.source = nil
+	}
 	var by *asked
 	if i := slices.IndexFunc(r.asked, func(a asked) bool { return a.revision == revision }); i >= 0 {
 		by = &r.asked[i]

@@ -155,33 +155,47 @@ func (c *Coordinator) source(ctx context.Context, l *link, in forwarding.Request
 // has to wait after all.
 func (c *Coordinator) graphSource(ctx context.Context, l *link, id string) error {
 	const tries = 3
-	for i := range tries + 1 {
-		locked := i == tries
-		if locked {
-			c.mu.Lock()
-		}
-		now, err := c.cfg.Graphs.Graph(id)
-		var answer forwarding.Message
-		if err == nil {
-			answer, err = c.sourceMessage(now)
-		}
-		if !locked {
-			c.mu.Lock()
-		}
-		var done <-chan struct{}
-		placed := false
-		if err == nil {
-			done, placed = c.place(l, now, answer)
-		}
-		c.mu.Unlock()
-		switch {
-		case err != nil:
+	for i := range tries {
+		done, ok, err := c.trySource(l, id, i == tries-1)
+		if err != nil {
 			return c.known(err)
-		case placed:
+		}
+		if ok {
 			return c.wait(ctx, done)
 		}
 	}
-	return errors.New("the graph changes faster than it can be read") // not reached: under the lock it has its place
+	return errors.New("the graph changes faster than it can be read") // not reached: under the lock it does not
+}
+
+func (c *Coordinator) trySource(l *link, id string, locked bool) (done <-chan struct{}, ok bool, err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	now, err := c.cfg.Graphs.Graph(id)
+	if err != nil {
+		return nil, false, err
+	}
+	// Editors ask several times when they open a graph, and all of them at once when the gateway has been away.
+	answer, kept := forwarding.Message{}, false
+	if r, ok := c.graphs[id]; ok && r.source != nil && r.sourceOf == now.Revision {
+		answer, kept = *r.source, true
+	}
+	if !kept {
+		if !locked {
+			c.mu.Unlock()
+		}
+		answer, err = c.sourceMessage(now)
+		if !locked {
+			c.mu.Lock()
+		}
+		if err != nil {
+			return nil, false, err
+		}
+		if r, ok := c.graphs[id]; ok && r.told <= now.Revision {
+			r.source, r.sourceOf = &answer, now.Revision
+		}
+	}
+	done, ok = c.place(l, now, answer)
+	return done, ok, nil
 }
 
 func (c *Coordinator) sourceMessage(g Graph) (forwarding.Message, error) {
