@@ -29,6 +29,7 @@ type deadFlags struct {
 	limit         int
 	wait, timeout time.Duration
 	to, options   string
+	lossy         bool
 }
 
 func (a *app) deadCommand() *cobra.Command {
@@ -562,6 +563,7 @@ again goes behind the others, with the new cause.`,
 	}
 	f.flags(cmd)
 	cmd.Flags().BoolVar(&all, "all", false, "all that are there, up to --limit")
+	cmd.Flags().BoolVar(&f.lossy, "yes", false, "also to a place that confirms nothing, where letters can be lost")
 	cmd.Flags().StringVar(&f.to, "to", "", `another place to publish to: "BROKER ADDRESS"`)
 	cmd.Flags().StringVar(&f.options, "options", "", "the transport's options for --to, as JSON")
 	return cmd
@@ -617,8 +619,8 @@ func (a *app) deadRedrive(ctx context.Context, f *deadFlags, sel selection) erro
 				if err != nil {
 					return nil, err
 				}
-				if !ok {
-					fmt.Fprintf(a.stderr, "flogate: %s confirms nothing, so what is sent there can be lost: %s\n", clean(key), why)
+				if !ok && !f.lossy {
+					return nil, transport.Permanentf("%s confirms nothing, so what is sent there can be lost (%s): --yes sends it all the same", clean(key), why)
 				}
 			}
 			return d.publisher(ctx, at)
