@@ -195,8 +195,11 @@ func (n *Network) noteInitials() {
 	if n.cfg.Initials == "" || !applied || slices.Equal(notes, n.noted) {
 		return
 	}
-	if err := keep(n.cfg.Initials, notes); err != nil {
+	err := keep(n.cfg.Initials, notes)
+	if err != nil && !n.unnoted { // it is said once, and tried each second
 		n.cfg.Log.Error("initial packets not noted, they are sent again after a restart", "error", err)
 	}
-	n.noted = notes
+	if n.unnoted = err != nil; err == nil {
+		n.noted = notes
+	}
 }

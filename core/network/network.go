@@ -73,6 +73,7 @@ type Network struct {
 	iips    map[string]*initialRun // by the lives in which they are sent
 	wrongs  *rate.Limiter          // of edges that look wrong, for the log
 	noted   []initialNote          // what the file of initial packets says; Run's own
+	unnoted bool                   // it could not be written; Run's own
 	states  map[string]*edgeState
 	moved   chan struct{} // closed and replaced when brokers changes
 	natives map[string]*nativeRun

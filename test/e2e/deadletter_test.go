@@ -63,7 +63,7 @@ func flogate(t *testing.T, args ...string) (code int, out string) {
 
 func deadList(t *testing.T, g *gateway.Gateway, args ...string) (list []letter) {
 	t.Helper()
-	out := gateway.Run(t, append([]string{"dead", "list", "-c", g.Site(), "--json", "--wait", "1s"}, args...)...)
+	out := gateway.Run(t, append([]string{"dead", "list", "-c", g.Site(), "--json", "--wait", "3s"}, args...)...)
 	dec := json.NewDecoder(strings.NewReader(out))
 	for dec.More() {
 		var l letter
@@ -183,10 +183,10 @@ edge "a.out" "b.in" {
 					}
 				}
 			}
-			if got := gateway.Run(t, "dead", "show", "-c", g.Site(), "a.out", "b.in", "3", "--raw", "--wait", "1s"); got != "large02"+strings.Repeat(".", 1000) {
+			if got := gateway.Run(t, "dead", "show", "-c", g.Site(), "a.out", "b.in", "3", "--raw", "--wait", "3s"); got != "large02"+strings.Repeat(".", 1000) {
 				t.Errorf("shown: %q", got)
 			}
-			if got := gateway.Run(t, "dead", "show", "-c", g.Site(), "3", "--wait", "1s"); !strings.Contains(got, "mqtt.house in") || !strings.Contains(got, "large02..") {
+			if got := gateway.Run(t, "dead", "show", "-c", g.Site(), "3", "--wait", "3s"); !strings.Contains(got, "mqtt.house in") || !strings.Contains(got, "large02..") {
 				t.Errorf("shown: %s", got)
 			}
 
@@ -194,14 +194,14 @@ edge "a.out" "b.in" {
 			if code, out := flogate(t, "dead", "drop", "-c", g.Site(), edge, "2"); code != 2 || !strings.Contains(out, "--yes") {
 				t.Errorf("dropped without being asked: %d %s", code, out)
 			}
-			gateway.Run(t, "dead", "drop", "-c", g.Site(), edge, "2", "5-6", "--yes", "--wait", "1s")
+			gateway.Run(t, "dead", "drop", "-c", g.Site(), edge, "2", "5-6", "--yes", "--wait", "3s")
 			want = slices.Concat(want[:1], want[2:4], want[6:])
 			if got := names(deadList(t, g)); !slices.Equal(got, want) {
 				t.Fatalf("after dropping three: %v", got)
 			}
 
 			// What is refused again stays, with the new time and behind the others.
-			code, out := flogate(t, "dead", "redrive", "-c", g.Site(), edge, "1", "--wait", "1s")
+			code, out := flogate(t, "dead", "redrive", "-c", g.Site(), edge, "1", "--wait", "3s")
 			if code != 1 || !strings.Contains(out, "refused again") {
 				t.Errorf("redriven without a mend: %d %s", code, out)
 			}
@@ -215,7 +215,7 @@ edge "a.out" "b.in" {
 			g.Write(site(""))
 			g.Kill()
 			before := count()
-			cmd := exec.Command(gateway.Program(t), "dead", "redrive", "-c", g.Site(), "--all", "--wait", "1s")
+			cmd := exec.Command(gateway.Program(t), "dead", "redrive", "-c", g.Site(), "--all", "--wait", "3s")
 			var said bytes.Buffer
 			cmd.Stdout, cmd.Stderr = &said, &said
 			if err := cmd.Start(); err != nil {
@@ -228,7 +228,7 @@ edge "a.out" "b.in" {
 			_ = cmd.Wait()
 			// The broker of the letters may need a moment to see that it is gone.
 			for deadline := time.Now().Add(30 * time.Second); ; {
-				code, out := flogate(t, "dead", "redrive", "-c", g.Site(), "--all", "--wait", "1s")
+				code, out := flogate(t, "dead", "redrive", "-c", g.Site(), "--all", "--wait", "3s")
 				if left := deadList(t, g); code == 0 && len(left) == 0 {
 					break
 				} else if time.Now().After(deadline) {
