@@ -109,6 +109,8 @@ func (rt *runtime) link() (*fakeLink, int) {
 // conn is the runtime's end of a pipe. It remembers why it was closed.
 type conn struct {
 	*fbptest.End
+	takes  int // frames, before it takes nothing more; zero: all
+	closed chan struct{}
 	mu     sync.Mutex
 	causes []error
 }
@@ -120,13 +122,19 @@ func (c *conn) Write(ctx context.Context, frames ...[]byte) error {
 		if err := c.Send(ctx, f); err != nil {
 			return err
 		}
+		if c.takes--; c.takes == 0 {
+			<-c.closed
+			return io.ErrClosedPipe
+		}
 	}
 	return nil
 }
 
 func (c *conn) Close(cause error) {
 	c.mu.Lock()
-	c.causes = append(c.causes, cause)
+	if c.causes = append(c.causes, cause); len(c.causes) == 1 {
+		close(c.closed)
+	}
 	c.mu.Unlock()
 	_ = c.End.Close()
 }
@@ -147,8 +155,13 @@ var policy = forwarding.Policy{Grants: []forwarding.Grant{
 }}
 
 func serve(t *testing.T, rt *runtime, cfg forwarding.SessionConfig) *client {
+	return serveSome(t, rt, cfg, 0)
+}
+
+// serveSome serves a client that takes only so many frames.
+func serveSome(t *testing.T, rt *runtime, cfg forwarding.SessionConfig, takes int) *client {
 	end, other := fbptest.Pipe()
-	c := &client{End: end, t: t, conn: &conn{End: other}, ended: make(chan error, 1)}
+	c := &client{End: end, t: t, conn: &conn{End: other, takes: takes, closed: make(chan struct{})}, ended: make(chan error, 1)}
 	cfg.Runtime, cfg.Access, cfg.Client = rt, policy.Access, "192.0.2.9:1"
 	session := forwarding.NewSession(c.conn, cfg)
 	ctx, stop := context.WithCancel(context.Background())
@@ -326,11 +339,11 @@ func TestClientIsKnownByTheSecretWithWhichItAskedForTheRuntime(t *testing.T) {
 
 func TestSlowClientLosesPacketsAndThenTheConnection(t *testing.T) {
 	rt := &runtime{}
-	c := serve(t, rt, forwarding.SessionConfig{Messages: 50})
+	c := serveSome(t, rt, forwarding.SessionConfig{Messages: 50}, 1)
 	c.ask(fbp.RuntimeGetRuntime, `{}`, "all", "")
 	c.want(debug("answer to runtime:getruntime", ""))
 	l, _ := rt.link()
-	for range 4000 { // more than the pipe and the outbox hold
+	for range 500 {
 		l.say(fbp.Data{Graph: "g"}, func(m *forwarding.Message) { m.Lossy = true })
 	}
 	select {

@@ -94,7 +94,8 @@ type host struct {
 	sent          []string
 	held          bool // events stay where they are
 	holding       []coordinator.Event
-	disk          sync.Mutex // what Create waits for
+	disk          sync.Mutex // what Create waits for, and
+	done          sync.Mutex // what it waits for when all is done
 }
 
 type memory struct {
@@ -176,6 +177,10 @@ func (h *host) change(id, who string, m *memory, changes []graph.Change) (result
 func (h *host) Create(id, who string, c graph.Clear) (coordinator.Result, error) {
 	h.disk.Lock()
 	defer h.disk.Unlock()
+	defer func() {
+		h.done.Lock()
+		defer h.done.Unlock()
+	}()
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	m, ok := h.graphs[id]

@@ -306,6 +306,14 @@ func TestLostEventsAreMadeUpFor(t *testing.T) {
 	c.none()
 }
 
+// holds locks l until release is called, or the test has ended.
+func holds(t *testing.T, l sync.Locker) (release func()) {
+	l.Lock()
+	release = sync.OnceFunc(l.Unlock)
+	t.Cleanup(release)
+	return release
+}
+
 func TestSlowDiskHoldsUpOnlyWhoCreatesAGraph(t *testing.T) {
 	s := newSite(t)
 	s.policy.Anonymous.Capabilities = without(fbp.CapProtocolRuntime)
@@ -314,20 +322,48 @@ func TestSlowDiskHoldsUpOnlyWhoCreatesAGraph(t *testing.T) {
 	creates, works := s.dial(""), s.dial("")
 	creates.open()
 	works.open()
-	s.h.disk.Lock()
+	release := holds(t, &s.h.disk)
 	creates.ask(fbp.ClearGraph{ID: "new", Main: true}, "new")
 	for i := range 20 {
 		works.ask(fbp.AddNode{ID: fmt.Sprint(i), Component: "core/Drop", Graph: "g"}, "")
 		works.want(fbp.GraphAddNode, "")
 		creates.want(fbp.GraphAddNode, "")
 	}
-	s.h.disk.Unlock()
+	release()
 	if got := creates.want(fbp.GraphClear, `{"id":"new","main":true}`); got.ResponseTo != "new" {
 		t.Errorf("the answer has responseTo %q", got.ResponseTo)
 	}
 	works.want(fbp.GraphClear, `{"id":"new","main":true}`)
 	creates.none()
 	works.none()
+}
+
+func TestGraphIsToldOnceThoughEventsAreFasterThanTheAnswer(t *testing.T) {
+	s := newSite(t)
+	s.policy.Anonymous.Capabilities = without(fbp.CapProtocolRuntime)
+	s.run()
+	creates, other := s.dial(""), s.dial("")
+	creates.open()
+	other.open()
+	release := holds(t, &s.h.done)
+	creates.ask(fbp.ClearGraph{ID: "new", Main: true}, "new")
+	eventually(t, "it is there", func() bool {
+		_, err := s.h.Graph("new")
+		return err == nil
+	})
+	if _, err := s.h.Change("new", "file", graph.AddNode{ID: "a", Component: "core/Drop"}); err != nil {
+		t.Fatal(err)
+	}
+	other.none()
+	release()
+	if got := creates.want(fbp.GraphClear, ""); got.ResponseTo != "new" {
+		t.Errorf("the answer has responseTo %q", got.ResponseTo)
+	}
+	creates.want(fbp.GraphAddNode, "")
+	other.want(fbp.GraphClear, "")
+	other.want(fbp.GraphAddNode, "")
+	creates.none()
+	other.none()
 }
 
 func TestClosedGatewayLetsEverybodyGo(t *testing.T) {
