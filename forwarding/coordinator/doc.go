@@ -15,6 +15,11 @@
 // participant) need no other way. The source of a graph is given between two revisions: as all that was told before has left
 // it, and without anything that will be told after it.
 //
+// # Locks
+//
+// What is behind the interfaces is asked under the lock that makes the order. So what tells the coordinator of something
+// ([Coordinator.NetworkChanged] and its like) must not hold a lock that those methods wait for.
+//
 // # Packets
 //
 // Clients are shown the packets of all edges until they select some (network:edges), and again when they select none. What is
