@@ -131,7 +131,7 @@ func (c *Coordinator) packetIn(ctx context.Context, l *link, in forwarding.Reque
 // PacketOut shows clients a packet that has left a graph by an exported outport. It never waits for a client, and is lost
 // where one is slow.
 func (c *Coordinator) PacketOut(id, port string, body []byte) {
-	c.show(id, fbp.RuntimePacket, func(data json.RawMessage) fbp.Payload {
+	c.body(id, fbp.RuntimePacket, func(data json.RawMessage) fbp.Payload {
 		return fbp.Packet{Graph: id, Port: port, Event: fbp.EventData, Payload: data}
 	}, body)
 }

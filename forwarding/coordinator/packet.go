@@ -48,25 +48,116 @@ func (c *Coordinator) close(r *record) {
 	}
 }
 
+// seen is a packet on its way to clients, or to a trace alone.
+type seen struct {
+	forwarding.Message
+	edge  edgeKey
+	time  time.Time
+	shown bool
+}
+
+const (
+	// together is how long packets are collected, so that they are written to a client's socket at once: a system call for
+	// each is most of what it costs to be watched. One that comes after a pause is not held up.
+	together = 50 * time.Millisecond
+	// maxTogether is how many are collected at most.
+	maxTogether = 256
+)
+
 // watch shows what comes out of a tap until that is closed.
 func (c *Coordinator) watch(r *record, tap Tap) {
-	var quota quota
+	var (
+		quota   quota
+		waiting []seen
+		last    time.Time // when packets were shown
+	)
 	for {
-		p, err := tap.Next(context.Background())
-		if err != nil {
+		p, late, err := next(tap, len(waiting) > 0, last.Add(together))
+		now := time.Now()
+		if err != nil && !late {
 			c.gone(r, tap)
 			return
 		}
-		if p.Time.IsZero() {
-			p.Time = time.Now()
+		if !late {
+			if one, ok := c.look(r, p, &quota, now); ok {
+				waiting = append(waiting, one)
+			}
 		}
-		viewers := int(r.viewers.Load())
-		shown := viewers > 0 && quota.takes(p, c.rate(viewers), time.Now())
-		if viewers > 0 && !shown {
-			c.unshown.Add(1)
+		if len(waiting) > 0 && (now.Sub(last) >= together || len(waiting) >= maxTogether) {
+			c.show(r, waiting)
+			clear(waiting)
+			waiting, last = waiting[:0], now
 		}
-		if shown || r.tracing.Load() {
-			c.showOne(r, p, shown)
+	}
+}
+
+// next returns the next packet, or late when it is time to show what waits.
+func next(tap Tap, waits bool, until time.Time) (p Packet, late bool, err error) {
+	if !waits {
+		p, err = tap.Next(context.Background())
+		return p, false, err
+	}
+	ctx, cancel := context.WithDeadline(context.Background(), until)
+	defer cancel()
+	p, err = tap.Next(ctx)
+	return p, err != nil && ctx.Err() != nil, err
+}
+
+// look decides whether a packet is shown.
+func (c *Coordinator) look(r *record, p Packet, quota *quota, now time.Time) (seen, bool) {
+	viewers := int(r.viewers.Load())
+	shown := viewers > 0 && quota.takes(p, c.rate(viewers), now)
+	if viewers > 0 && !shown {
+		c.unshown.Add(1)
+	}
+	if !shown && !r.tracing.Load() {
+		return seen{}, false
+	}
+	m, err := c.packet(r.id, p)
+	if err != nil {
+		c.logged(err)
+		return seen{}, false
+	}
+	if p.Time.IsZero() {
+		p.Time = now
+	}
+	return seen{m, keyOf(p), p.Time, shown}, true
+}
+
+func keyOf(p Packet) edgeKey {
+	key := edgeKey{tgt: p.Tgt}
+	if p.Src != nil {
+		key.src = *p.Src
+	}
+	return key
+}
+
+// show records packets and gives them to those who look.
+func (c *Coordinator) show(r *record, packets []seen) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	messages := make([]forwarding.Message, 0, len(packets))
+	for _, p := range packets {
+		if r.tracing.Load() && r.trace != nil {
+			r.trace.add(p.Message, p.time)
+		}
+		if p.shown {
+			messages = append(messages, p.Message)
+		}
+	}
+	c.shown.Add(uint64(len(messages)))
+	for l := range c.links {
+		selected := l.selected[r.id]
+		switch {
+		case !l.views || !l.access.Sees(r.id):
+		case selected == nil:
+			l.put(messages...)
+		default:
+			for _, p := range packets {
+				if p.shown && selected[p.edge] {
+					l.put(p.Message)
+				}
+			}
 		}
 	}
 }
@@ -84,33 +175,6 @@ func (c *Coordinator) gone(r *record, tap Tap) {
 func (c *Coordinator) rate(viewers int) int {
 	const alone = 20 // the part of the budget that one client may have
 	return max(1, min(c.cfg.Packets/alone, c.cfg.Packets/viewers))
-}
-
-// showOne shows one packet and records it.
-func (c *Coordinator) showOne(r *record, p Packet, shown bool) {
-	m, err := c.packet(r.id, p)
-	if err != nil {
-		c.logged(err)
-		return
-	}
-	key := edgeKey{tgt: p.Tgt}
-	if p.Src != nil {
-		key.src = *p.Src
-	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if r.tracing.Load() && r.trace != nil {
-		r.trace.add(m, p.Time)
-	}
-	if !shown {
-		return
-	}
-	c.shown.Add(1)
-	for l := range c.links {
-		if selected := l.selected[r.id]; l.views && (selected == nil || selected[key]) {
-			l.put(m)
-		}
-	}
 }
 
 func (c *Coordinator) packet(id string, p Packet) (forwarding.Message, error) {
@@ -135,8 +199,8 @@ func said(e graph.Endpoint) fbp.Endpoint {
 	return is
 }
 
-// show shows a body to whoever may see such messages.
-func (c *Coordinator) show(id string, kind fbp.Kind, says func(json.RawMessage) fbp.Payload, body []byte) {
+// body shows a body to whoever may see such messages.
+func (c *Coordinator) body(id string, kind fbp.Kind, says func(json.RawMessage) fbp.Payload, body []byte) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	somebody := false
@@ -215,10 +279,7 @@ func (q *quota) takes(p Packet, rate int, now time.Time) bool {
 		q.began, q.left, q.share = now, budget, max(1, budget/max(1, q.before))
 		q.taken = make(map[edgeKey]int, q.before)
 	}
-	key := edgeKey{tgt: p.Tgt}
-	if p.Src != nil {
-		key.src = *p.Src
-	}
+	key := keyOf(p)
 	const unit = 1 << 10
 	cost := 1 + min(len(p.Body), maxBody)/unit
 	taken := q.taken[key]

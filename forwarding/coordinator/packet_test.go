@@ -156,6 +156,8 @@ func TestTraceHasWhatHasPassed(t *testing.T) {
 	c.want(fbp.TraceStart, "")
 	for i := range 100 {
 		s.h.flow("g", between("c", fmt.Sprint(i)))
+	}
+	for range 100 {
 		c.want(fbp.NetworkData, "")
 	}
 	c.ask(fbp.StopTrace{Graph: "g"}, "")
