@@ -27,8 +27,9 @@ type Link interface {
 	// Send makes a request. It may block until the request is answered; ctx ends it. Requests come one at a time: the next
 	// when the last message of the answer has been received. An error is for good; what is wrong with a request is an answer.
 	Send(ctx context.Context, r Request) error
-	// Receive returns the next message. It blocks until there is one or ctx ends. An error is for good, except ctx's.
-	Receive(ctx context.Context) (Message, error)
+	// Receive returns the next messages, as many as there are. It blocks until there is one or ctx ends. They are the caller's
+	// until it calls again. An error is for good, except ctx's.
+	Receive(ctx context.Context) ([]Message, error)
 	// Close ends the link. It does not block.
 	Close()
 }

@@ -70,20 +70,25 @@ func (o *Outbox) Push(frame []byte) error {
 	return nil
 }
 
-// Offer adds a frame that may be dropped, now or later, and says whether it has been taken. It never blocks.
-func (o *Outbox) Offer(frame []byte) bool {
+// Offer adds frames that may be dropped, now or later, and says whether all have been taken. Those that are offered together
+// are there together for Take. It never blocks.
+func (o *Outbox) Offer(frames ...[]byte) bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if o.err != nil {
 		return false
 	}
-	if o.must.len()+1 > o.messages || o.must.bytes+len(frame) > o.bytes {
-		o.drop(1) // not even the place of all others would be enough
-		return false
+	all := true
+	for _, frame := range frames {
+		if o.must.len()+1 > o.messages || o.must.bytes+len(frame) > o.bytes {
+			o.drop(1) // not even the place of all others would be enough
+			all = false
+			continue
+		}
+		o.makeRoom(len(frame))
+		o.add(&o.may, frame)
 	}
-	o.makeRoom(len(frame))
-	o.add(&o.may, frame)
-	return true
+	return all
 }
 
 // makeRoom drops the oldest of those that may be, until one more frame of that size fits or none is left.

@@ -406,3 +406,28 @@ func BenchmarkOfferTo200Clients(b *testing.B) {
 		})
 	}
 }
+
+func TestWhatIsOfferedTogetherIsTakenTogether(t *testing.T) {
+	o := NewOutbox(4, 0)
+	taken := make(chan [][]byte)
+	go func() {
+		frames, _, err := o.Take(t.Context(), nil)
+		if err != nil {
+			t.Error(err)
+		}
+		taken <- frames
+	}()
+	if !o.Offer([]byte("1"), []byte("2"), []byte("3")) {
+		t.Error("they have not been taken")
+	}
+	if frames := <-taken; len(frames) != 3 {
+		t.Errorf("%d frames were taken", len(frames))
+	}
+	if err := o.Push([]byte("must")); err != nil {
+		t.Fatal(err)
+	}
+	o.Offer([]byte("1"), []byte("2"), []byte("3"), []byte("4"))
+	if n, _ := o.Len(); n != 4 || o.Dropped() != 1 {
+		t.Errorf("%d frames are held, %d dropped", n, o.Dropped())
+	}
+}

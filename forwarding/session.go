@@ -188,23 +188,30 @@ func (s *Session) receive(ctx context.Context, d *dialled) error {
 		may[k] = d.access.Capabilities.MayReceive(k)
 	}
 	met := false
+	var lossy [][]byte // what follows on each other goes to the outbox together, so that it is written together
 	for {
-		m, err := d.Receive(ctx)
+		messages, err := d.Receive(ctx)
 		if err != nil {
 			return err
 		}
-		switch {
-		case m.Last:
-			if err := s.answer(m); err != nil {
+		for i, m := range messages {
+			switch {
+			case m.Last:
+				err = s.answer(m)
+				met = true
+			case !m.Answers && (!met || !may[m.Kind] || m.Graph != "" && !d.access.Sees(m.Graph)):
+			case m.Lossy:
+				lossy = append(lossy, m.encoded())
+			default:
+				err = s.out.Push(m.encoded())
+			}
+			if err != nil {
 				return err
 			}
-			met = true
-		case !m.Answers && (!met || !may[m.Kind] || m.Graph != "" && !d.access.Sees(m.Graph)):
-		case m.Lossy:
-			s.out.Offer(m.encoded())
-		default:
-			if err := s.out.Push(m.encoded()); err != nil {
-				return err
+			if len(lossy) > 0 && (i+1 == len(messages) || !messages[i+1].Lossy) {
+				s.out.Offer(lossy...)
+				clear(lossy)
+				lossy = lossy[:0]
 			}
 		}
 	}

@@ -73,23 +73,28 @@ func (l *fakeLink) say(p fbp.Payload, with func(*forwarding.Message)) {
 	l.out <- m
 }
 
-func (l *fakeLink) Receive(ctx context.Context) (forwarding.Message, error) {
+func (l *fakeLink) Receive(ctx context.Context) ([]forwarding.Message, error) {
 	select {
 	case <-l.done:
-		return forwarding.Message{}, forwarding.ErrClosed
+		return nil, forwarding.ErrClosed
 	default:
 	}
+	var all []forwarding.Message
 	select {
 	case m := <-l.out:
-		if m.Kind == "" {
-			return m, errGone
-		}
-		return m, nil
+		all = append(all, m)
 	case <-l.done:
-		return forwarding.Message{}, forwarding.ErrClosed
+		return nil, forwarding.ErrClosed
 	case <-ctx.Done():
-		return forwarding.Message{}, ctx.Err()
+		return nil, ctx.Err()
 	}
+	for len(l.out) > 0 {
+		all = append(all, <-l.out)
+	}
+	if all[len(all)-1].Kind == "" {
+		return nil, errGone
+	}
+	return all, nil
 }
 
 func (l *fakeLink) Close() { l.close() }

@@ -17,8 +17,8 @@ import (
 )
 
 // DefaultPackets is how many packets a second clients are shown, all together. It is what a small machine writes to sockets
-// without anybody noticing; a client alone is never shown more than a twentieth of it.
-const DefaultPackets = 20_000
+// without anybody noticing; a client alone is never shown more than a tenth of it.
+const DefaultPackets = 10_000
 
 // ErrEnded is what links and [Coordinator.Dial] return when the coordinator does not run.
 var ErrEnded = errors.New("the gateway is closing")

@@ -16,6 +16,8 @@ const (
 	maxWaiting = 1 << 16
 	// maxLossy is how many may wait before packets are not even put there.
 	maxLossy = 512
+	// maxKept is how many places are kept to be used again.
+	maxKept = 1024
 )
 
 // link is one session's link. What is put in is taken out in the same order.
@@ -33,7 +35,6 @@ type link struct {
 	news  chan struct{}
 
 	taken []forwarding.Message // of the goroutine that receives
-	next  int
 }
 
 func newLink(c *Coordinator, access forwarding.Access) *link {
@@ -66,27 +67,30 @@ func (l *link) ending() error {
 }
 
 // Receive implements [forwarding.Link].
-func (l *link) Receive(ctx context.Context) (forwarding.Message, error) {
-	for l.next == len(l.taken) {
-		clear(l.taken)
+func (l *link) Receive(ctx context.Context) ([]forwarding.Message, error) {
+	clear(l.taken)
+	if cap(l.taken) > maxKept {
+		l.taken = nil
+	}
+	for {
 		l.mu.Lock()
-		if l.err != nil {
-			defer l.mu.Unlock()
-			return forwarding.Message{}, l.err
+		err := l.err
+		if err == nil {
+			l.taken, l.queue = l.queue, l.taken[:0]
 		}
-		l.taken, l.queue, l.next = l.queue, l.taken[:0], 0
 		l.mu.Unlock()
+		if err != nil {
+			return nil, err
+		}
 		if len(l.taken) > 0 {
-			break
+			return l.taken, nil
 		}
 		select {
 		case <-l.news:
 		case <-ctx.Done():
-			return forwarding.Message{}, ctx.Err()
+			return nil, ctx.Err()
 		}
 	}
-	l.next++
-	return l.taken[l.next-1], nil
 }
 
 // Close implements [forwarding.Link].

@@ -56,13 +56,15 @@ type seen struct {
 	shown bool
 }
 
-const (
-	// together is how long packets are collected, so that they are written to a client's socket at once: a system call for
-	// each is most of what it costs to be watched. One that comes after a pause is not held up.
-	together = 50 * time.Millisecond
-	// maxTogether is how many are collected at most.
-	maxTogether = 256
-)
+// maxTogether is how many packets are collected at most before they are shown.
+const maxTogether = 256
+
+// together returns how long packets are collected if so many look, so that they are written to a client's socket at once: to
+// wake up for a client and to call the system is what it costs to be watched, whatever is written then. It comes to 2,000
+// times a second for all clients. A packet that comes after a pause is not held up.
+func together(viewers int) time.Duration {
+	return min(max(10*time.Millisecond, time.Duration(viewers)*time.Second/2000), 250*time.Millisecond)
+}
 
 // watch shows what comes out of a tap until that is closed.
 func (c *Coordinator) watch(r *record, tap Tap) {
@@ -72,7 +74,8 @@ func (c *Coordinator) watch(r *record, tap Tap) {
 		last    time.Time // when packets were shown
 	)
 	for {
-		p, late, err := next(tap, len(waiting) > 0, last.Add(together))
+		due := last.Add(together(int(r.viewers.Load())))
+		p, late, err := next(tap, len(waiting) > 0, due)
 		now := time.Now()
 		if err != nil && !late {
 			c.gone(r, tap)
@@ -83,7 +86,7 @@ func (c *Coordinator) watch(r *record, tap Tap) {
 				waiting = append(waiting, one)
 			}
 		}
-		if len(waiting) > 0 && (now.Sub(last) >= together || len(waiting) >= maxTogether) {
+		if len(waiting) > 0 && (late || !now.Before(due) || len(waiting) >= maxTogether) {
 			c.show(r, waiting)
 			clear(waiting)
 			waiting, last = waiting[:0], now
@@ -173,7 +176,7 @@ func (c *Coordinator) gone(r *record, tap Tap) {
 
 // rate returns how many packets a second are shown if so many look.
 func (c *Coordinator) rate(viewers int) int {
-	const alone = 20 // the part of the budget that one client may have
+	const alone = 10 // the part of the budget that one client may have
 	return max(1, min(c.cfg.Packets/alone, c.cfg.Packets/viewers))
 }
 
