@@ -2,6 +2,7 @@ package coordinator_test
 
 import (
 	"errors"
+	"slices"
 	"strings"
 	"testing"
 
@@ -161,20 +162,11 @@ func TestCommandsAreAnsweredAsTheProtocolWantsThem(t *testing.T) {
 // without returns all capabilities but some.
 func without(those ...fbp.Capability) (left fbp.Capabilities) {
 	for _, one := range fbp.AllCapabilities() {
-		if !contained(those, one) {
+		if !slices.Contains(those, one) {
 			left = append(left, one)
 		}
 	}
 	return left
-}
-
-func contained(all []fbp.Capability, one fbp.Capability) bool {
-	for _, c := range all {
-		if c == one {
-			return true
-		}
-	}
-	return false
 }
 
 func TestPersistFailsWithItsReason(t *testing.T) {

@@ -68,7 +68,8 @@ type record struct {
 	source   *forwarding.Message
 	sourceOf uint64
 	tap      Tap
-	viewers  atomic.Int64 // links that may be shown its packets
+	untapped chan struct{} // closed with tap
+	viewers  atomic.Int64  // links that may be shown its packets
 	tracing  atomic.Bool
 	trace    *trace
 }
@@ -352,7 +353,7 @@ func (c *Coordinator) catchUp() {
 func (c *Coordinator) forget(r *record) {
 	delete(c.graphs, r.id)
 	if r.started {
-		c.tellStopped(r, Status{}, nil)
+		_ = c.tellStopped(r, Status{}, nil) // it can always be said
 	}
 	for _, a := range r.asked {
 		a.answer(c.effects(r.id, a.effects))

@@ -108,10 +108,12 @@ type Status struct {
 }
 
 // Tap has copies of the packets of one graph, as many as it can hold: what comes when it is full is lost, because an edge
-// never waits for a tap.
+// never waits for a tap. It is looked into up to a hundred times a second, and should hold what comes in between, or some of
+// every edge.
 type Tap interface {
-	// Next returns the next packet. It blocks until there is one, ctx ends or Close is called. An error is for good.
-	Next(ctx context.Context) (Packet, error)
+	// Next returns all packets that are there, oldest first. It blocks until there is one, ctx ends or Close is called. They
+	// are the caller's until it calls again. An error is for good.
+	Next(ctx context.Context) ([]Packet, error)
 	// Close ends the tap.
 	Close()
 }

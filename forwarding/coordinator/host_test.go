@@ -319,7 +319,22 @@ func (h *host) Tap(id string) (coordinator.Tap, error) {
 	defer h.mu.Unlock()
 	t := newQueue[coordinator.Packet](1024)
 	h.taps[id] = append(h.taps[id], t)
-	return t, nil
+	return tap{t}, nil
+}
+
+// tap gives all that there is.
+type tap struct{ *queue[coordinator.Packet] }
+
+func (t tap) Next(ctx context.Context) ([]coordinator.Packet, error) {
+	first, err := t.queue.Next(ctx)
+	if err != nil {
+		return nil, err
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	all := append([]coordinator.Packet{first}, t.items...)
+	t.items = nil
+	return all, nil
 }
 
 // tapped returns how many taps of a graph are open.

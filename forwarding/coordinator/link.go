@@ -15,7 +15,7 @@ const (
 	// that is behind that much does not run any more. What opening a large graph comes to is far below.
 	maxWaiting = 1 << 16
 	// maxLossy is how many may wait before packets are not even put there.
-	maxLossy = 512
+	maxLossy = 1024
 	// maxKept is how many places are kept to be used again.
 	maxKept = 1024
 )

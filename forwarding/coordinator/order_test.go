@@ -198,7 +198,7 @@ func TestSourceStandsBetweenTwoRevisions(t *testing.T) {
 		}
 		m := &mirror{graph: g}
 		wg.Go(func() {
-			for i := 0; i < 40; i++ {
+			for range 40 {
 				if err := m.take(c.next()); err != nil {
 					t.Errorf("after the source: %v", err)
 					return

@@ -33,8 +33,9 @@ func (c *Coordinator) retap() {
 				c.cfg.Log.Warn("the packets of a graph cannot be shown", "graph", r.id, "err", err)
 				continue
 			}
-			r.tap = tap
-			c.taps.Go(func() { c.watch(r, tap) })
+			closed := make(chan struct{})
+			r.tap, r.untapped = tap, closed
+			c.taps.Go(func() { c.watch(r, tap, closed) })
 		case !wanted:
 			c.close(r)
 		}
@@ -44,6 +45,7 @@ func (c *Coordinator) retap() {
 func (c *Coordinator) close(r *record) {
 	if r.tap != nil {
 		r.tap.Close()
+		close(r.untapped)
 		r.tap = nil
 	}
 }
@@ -56,54 +58,39 @@ type seen struct {
 	shown bool
 }
 
-// maxTogether is how many packets are collected at most before they are shown.
-const maxTogether = 256
-
-// together returns how long packets are collected if so many look, so that they are written to a client's socket at once: to
-// wake up for a client and to call the system is what it costs to be watched, whatever is written then. It comes to 2,000
-// times a second for all clients. A packet that comes after a pause is not held up.
-func together(viewers int) time.Duration {
+// pause returns how long the next packets are left in the tap if so many look. To wake up for a packet and for a client, and
+// to call the system, is what it costs to be watched, whatever is written then. It comes to 2,000 times a second for all
+// clients. A packet that comes after a pause is shown at once.
+func pause(viewers int) time.Duration {
 	return min(max(10*time.Millisecond, time.Duration(viewers)*time.Second/2000), 250*time.Millisecond)
 }
 
 // watch shows what comes out of a tap until that is closed.
-func (c *Coordinator) watch(r *record, tap Tap) {
-	var (
-		quota   quota
-		waiting []seen
-		last    time.Time // when packets were shown
-	)
+func (c *Coordinator) watch(r *record, tap Tap, closed <-chan struct{}) {
+	var quota quota
+	var waiting []seen
 	for {
-		due := last.Add(together(int(r.viewers.Load())))
-		p, late, err := next(tap, len(waiting) > 0, due)
-		now := time.Now()
-		if err != nil && !late {
+		packets, err := tap.Next(context.Background())
+		if err != nil {
 			c.gone(r, tap)
 			return
 		}
-		if !late {
+		now := time.Now()
+		for _, p := range packets {
 			if one, ok := c.look(r, p, &quota, now); ok {
 				waiting = append(waiting, one)
 			}
 		}
-		if len(waiting) > 0 && (late || !now.Before(due) || len(waiting) >= maxTogether) {
+		if len(waiting) > 0 {
 			c.show(r, waiting)
 			clear(waiting)
-			waiting, last = waiting[:0], now
+			waiting = waiting[:0]
+		}
+		select {
+		case <-time.After(pause(int(r.viewers.Load()))):
+		case <-closed:
 		}
 	}
-}
-
-// next returns the next packet, or late when it is time to show what waits.
-func next(tap Tap, waits bool, until time.Time) (p Packet, late bool, err error) {
-	if !waits {
-		p, err = tap.Next(context.Background())
-		return p, false, err
-	}
-	ctx, cancel := context.WithDeadline(context.Background(), until)
-	defer cancel()
-	p, err = tap.Next(ctx)
-	return p, err != nil && ctx.Err() != nil, err
 }
 
 // look decides whether a packet is shown.
