@@ -102,12 +102,12 @@ func TestTapsAreOpenWhileSomebodyLooks(t *testing.T) {
 		t.Errorf("%d taps of a new graph", n)
 	}
 	_ = one.End.Close()
-	_ = <-one.ended
+	<-one.ended //nolint:errcheck // how does not matter
 	if n := s.h.tapped("g"); n != 1 {
 		t.Errorf("%d taps for one", n)
 	}
 	_ = two.End.Close()
-	_ = <-two.ended
+	<-two.ended //nolint:errcheck // how does not matter
 	if n := s.h.tapped("g") + s.h.tapped("new"); n != 0 {
 		t.Errorf("%d taps when everybody has gone", n)
 	}
