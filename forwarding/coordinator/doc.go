@@ -22,11 +22,11 @@
 //
 // # Packets
 //
-// Clients are shown the packets of all edges until they select some (network:edges), and again when they select none. What is
-// shown is a sample: a budget of messages a second, shared by all clients, and in it each edge has its part, so that a busy
-// one hides no other. It is shown at once after a pause, and otherwise together with what has passed in some hundredths of a
-// second, which are more the more clients look. A packet's data is its body if that is JSON; otherwise a string of its text; if it is no text, a data
-// URL ("data:;base64,…"). Bodies over 16 KiB are cut off, and always strings then.
+// Clients are shown the packets of all edges until they select some (network:edges), and again when they select none. What
+// is shown is a sample: a budget of messages a second, shared by all clients, and in it each edge has its part, so that a
+// busy one hides no other. It is shown at once after a pause, and otherwise together with what has passed in some hundredths
+// of a second, which are more the more clients look. A packet's data is its body if that is JSON; otherwise a string of its
+// text; if it is no text, a data URL ("data:;base64,…"). Bodies over 16 KiB are cut off, and always strings then.
 //
 // # Where the specification leaves a choice
 //
