@@ -1,6 +1,7 @@
 package forwarding
 
 import (
+	"fmt"
 	"path"
 	"slices"
 
@@ -66,4 +67,34 @@ func (p Policy) Access(secret fbp.Secret) Access {
 		}
 	}
 	return access
+}
+
+// Levels are the names under which a site gives capabilities, from the least to the most.
+func Levels() []string { return []string{"read-only", "edit", "control", "source"} }
+
+// Capabilities returns what a site gives with levels: each is what it says, and to look on. "edit" is to change graphs;
+// "control" is to start and stop them, to send packets into them and to record what passes; "source" is to change the programs
+// that nodes run. All of them together are all capabilities. No level is nothing at all.
+func Capabilities(levels ...string) (fbp.Capabilities, error) {
+	given := map[fbp.Capability]bool{}
+	give := func(some ...fbp.Capability) {
+		for _, one := range some {
+			given[one] = true
+		}
+	}
+	for _, level := range levels {
+		give(fbp.CapGraphReadonly, fbp.CapProtocolComponent, fbp.CapComponentGetSource, fbp.CapNetworkStatus, fbp.CapNetworkData)
+		switch level {
+		case "read-only":
+		case "edit":
+			give(fbp.CapProtocolGraph, fbp.CapNetworkPersist)
+		case "control":
+			give(fbp.CapNetworkControl, fbp.CapProtocolNetwork, fbp.CapProtocolRuntime, fbp.CapProtocolTrace)
+		case "source":
+			give(fbp.CapComponentSetSource)
+		default:
+			return nil, fmt.Errorf("%q is none of the levels %q", level, Levels())
+		}
+	}
+	return slices.DeleteFunc(fbp.AllCapabilities(), func(one fbp.Capability) bool { return !given[one] }), nil
 }

@@ -474,3 +474,45 @@ func TestPatternsSayWhichGraphsAreSeen(t *testing.T) {
 		}
 	}
 }
+
+func TestLevelsGiveCapabilities(t *testing.T) {
+	all, err := forwarding.Capabilities(forwarding.Levels()...)
+	if err != nil || len(all) != len(fbp.AllCapabilities()) {
+		t.Errorf("all levels give %v (%v)", all, err)
+	}
+	may := map[string][]fbp.Kind{
+		"read-only": {},
+		"edit":      {fbp.GraphAddNode, fbp.NetworkPersist},
+		"control":   {fbp.NetworkStart, fbp.RuntimePacket, fbp.TraceStart},
+		"source":    {fbp.ComponentSource},
+	}
+	for level := range may {
+		given, err := forwarding.Capabilities(level)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, k := range []fbp.Kind{fbp.ComponentList, fbp.ComponentGetSource, fbp.NetworkGetStatus, fbp.NetworkEdges} {
+			if !given.MaySend(k) {
+				t.Errorf("%s: %s is not permitted", level, k)
+			}
+		}
+		for _, k := range []fbp.Kind{fbp.GraphAddNode, fbp.NetworkData, fbp.NetworkStarted, fbp.ComponentComponent} {
+			if !given.MayReceive(k) {
+				t.Errorf("%s: %s is not told", level, k)
+			}
+		}
+		for other, kinds := range may {
+			for _, k := range kinds {
+				if want := other == level; given.MaySend(k) != want {
+					t.Errorf("%s: %s is permitted: %v", level, k, !want)
+				}
+			}
+		}
+	}
+	if none, err := forwarding.Capabilities(); err != nil || len(none) != 0 {
+		t.Errorf("no level gives %v (%v)", none, err)
+	}
+	if _, err := forwarding.Capabilities("edit", "admin"); err == nil {
+		t.Error("a level that there is none of is taken")
+	}
+}

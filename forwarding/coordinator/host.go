@@ -123,6 +123,8 @@ type Packet struct {
 	Src  *graph.Endpoint // nil: it is an initial packet
 	Tgt  graph.Endpoint
 	Body []byte
+	// Subgraph are the nodes that lead from the tapped graph to the one that has the edge; empty if it is the same.
+	Subgraph []string
 	// Time is when it passed; zero is now.
 	Time time.Time
 }

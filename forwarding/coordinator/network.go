@@ -169,8 +169,11 @@ func (c *Coordinator) event(id string, p fbp.Payload) {
 	c.tellAll(m)
 }
 
-// edgeKey is what a client selects.
-type edgeKey struct{ src, tgt graph.Endpoint }
+// edgeKey is what a client selects. Nobody selects what is in a subgraph.
+type edgeKey struct {
+	src, tgt graph.Endpoint
+	subgraph string
+}
 
 // selectEdges says which edges the client wants to see.
 func (c *Coordinator) selectEdges(l *link, in forwarding.Request, p fbp.SelectEdges) error {
@@ -187,11 +190,11 @@ func (c *Coordinator) selectEdges(l *link, in forwarding.Request, p fbp.SelectEd
 	wanted := make(map[edgeKey]bool, len(p.Edges))
 	for _, e := range p.Edges {
 		src, tgt := endpoint(now.Graph, e.Src), endpoint(now.Graph, e.Tgt)
-		wanted[edgeKey{src, tgt}] = true
+		wanted[edgeKey{src: src, tgt: tgt}] = true
 		// Clients leave the place in an array port out.
 		for _, is := range now.Graph.Edges {
 			if covers(src, is.Src) && covers(tgt, is.Tgt) {
-				wanted[edgeKey{is.Src, is.Tgt}] = true
+				wanted[edgeKey{src: is.Src, tgt: is.Tgt}] = true
 			}
 		}
 	}

@@ -5,6 +5,7 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
+	"strings"
 	"time"
 	"unicode/utf8"
 
@@ -115,7 +116,7 @@ func (c *Coordinator) look(r *record, p Packet, quota *quota, now time.Time) (se
 }
 
 func keyOf(p Packet) edgeKey {
-	key := edgeKey{tgt: p.Tgt}
+	key := edgeKey{tgt: p.Tgt, subgraph: strings.Join(p.Subgraph, "/")}
 	if p.Src != nil {
 		key.src = *p.Src
 	}
@@ -175,7 +176,7 @@ func (c *Coordinator) packet(id string, p Packet) (forwarding.Message, error) {
 		src = &from
 	}
 	m, err := message(p.Body, func(data json.RawMessage) fbp.Payload {
-		return fbp.Data{ID: fbp.EdgeLine(src, tgt), Src: src, Tgt: tgt, Graph: id, Data: data}
+		return fbp.Data{ID: fbp.EdgeLine(src, tgt), Src: src, Tgt: tgt, Graph: id, Subgraph: p.Subgraph, Data: data}
 	})
 	m.Graph, m.Lossy = id, true
 	return m, err

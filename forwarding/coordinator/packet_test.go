@@ -58,6 +58,10 @@ func TestBodiesAreShownAsJSONOrAsStrings(t *testing.T) {
 	}
 	s.h.flow("g", coordinator.Packet{Tgt: graph.Endpoint{Node: "b", Port: "in", Index: graph.At(1)}, Body: []byte("1")})
 	c.want(fbp.NetworkData, `{"id":"DATA -> IN[1] b()","tgt":{"node":"b","port":"in","index":1},"graph":"g","data":1}`)
+	inside := between("c", "2")
+	inside.Subgraph = []string{"part", "of"}
+	s.h.flow("g", inside)
+	contains(t, c.want(fbp.NetworkData, "").Payload, `"graph":"g","subgraph":["part","of"]`)
 }
 
 func TestClientSeesTheEdgesThatItHasSelected(t *testing.T) {
