@@ -180,10 +180,11 @@ func TestSourceStandsBetweenTwoRevisions(t *testing.T) {
 	editor := s.dial("")
 	var wg sync.WaitGroup
 	wg.Go(func() {
-		if err := editor.edits(newMirror(), rand.New(rand.NewPCG(1, 2)), "g", 600); err != nil {
+		if err := editor.edits(newMirror(), rand.New(rand.NewPCG(1, 2)), "g", 2000); err != nil {
 			t.Error(err)
 		}
 	})
+	mirrors := map[*client]*mirror{}
 	for range 10 {
 		c := s.dial("")
 		c.open()
@@ -196,18 +197,14 @@ func TestSourceStandsBetweenTwoRevisions(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		m := &mirror{graph: g}
-		wg.Go(func() {
-			for range 40 {
-				if err := m.take(c.next()); err != nil {
-					t.Errorf("after the source: %v", err)
-					return
-				}
-			}
-			_ = c.End.Close()
-		})
+		g.Name, g.Properties = "g", nil // these are for editors
+		mirrors[c] = &mirror{graph: g}
 	}
 	wg.Wait()
+	for c, m := range mirrors {
+		c.settle(m)
+		m.like(t, s.h, "g")
+	}
 }
 
 func TestAnswerThatShowsAGraphWaitsForWhatHasHappened(t *testing.T) {
