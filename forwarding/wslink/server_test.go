@@ -387,7 +387,11 @@ func TestEndOfServerIsBounded(t *testing.T) {
 
 func TestPanicOfOneSessionIsItsOwn(t *testing.T) {
 	var log lines
+	// A client that is only being taken when the server ends may be cut off: net/http has it still.
+	var taken sync.WaitGroup
+	taken.Add(2)
 	server, err := NewServer(ServerOptions{}, slog.New(slog.NewTextHandler(&log, nil)), func(ctx context.Context, conn *Conn, _ Client) {
+		taken.Done()
 		if frame, _ := conn.Read(ctx); string(frame) == "panic" {
 			panic("out of order")
 		}
@@ -404,6 +408,7 @@ func TestPanicOfOneSessionIsItsOwn(t *testing.T) {
 	done := make(chan error, 1)
 	go func() { done <- server.Serve(ctx, l) }()
 	c, other := upgrade(t, l.Addr().String()), upgrade(t, l.Addr().String())
+	taken.Wait()
 	c.send(textFrame("panic"))
 	if got, reason := c.closing(); got != Failed || reason != "internal error" {
 		t.Errorf("status %d %q", got, reason)
