@@ -20,7 +20,7 @@ func (n *Network) letterBox(t route.Target, sink transport.Sink) func(context.Co
 	reader := deadletter.Reader(t.DeadLetter.Address, t.DeadLetterReader)
 	key := t.DeadLetter.Broker + " " + reader.Name + " " + string(reader.Options)
 	return func(ctx context.Context) (transport.Publisher, error) {
-		conn, err := n.conn(ctx, t.DeadLetter.Broker)
+		conn, err := n.Conn(ctx, t.DeadLetter.Broker)
 		if err != nil {
 			return nil, err
 		}

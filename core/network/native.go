@@ -207,7 +207,7 @@ func (n *Network) fate(edges map[string]route.Edge, way []string) fate {
 // bindAll does what is to be done on one broker until ctx ends.
 func (n *Network) bindAll(ctx context.Context, id string, b *binder) {
 	for ctx.Err() == nil {
-		conn, err := n.conn(ctx, id)
+		conn, err := n.Conn(ctx, id)
 		if err != nil {
 			return
 		}

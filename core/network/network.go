@@ -354,7 +354,7 @@ func (n *Network) start(ctx context.Context, wg *sync.WaitGroup, w route.Feed) *
 	feed := bridge.New(bridge.Config{
 		Name: w.Key,
 		Open: func(ctx context.Context) (transport.Subscription, error) {
-			conn, err := n.conn(ctx, w.Broker)
+			conn, err := n.Conn(ctx, w.Broker)
 			if err != nil {
 				return nil, err
 			}
@@ -427,7 +427,7 @@ func (n *Network) group(t route.Target) *roundrobin.Group {
 
 func (n *Network) opener(id string, sink transport.Sink) func(ctx context.Context) (transport.Publisher, error) {
 	return func(ctx context.Context) (transport.Publisher, error) {
-		conn, err := n.conn(ctx, id)
+		conn, err := n.Conn(ctx, id)
 		if err != nil {
 			return nil, err
 		}
@@ -435,8 +435,9 @@ func (n *Network) opener(id string, sink transport.Sink) func(ctx context.Contex
 	}
 }
 
-// conn blocks until a broker is connected.
-func (n *Network) conn(ctx context.Context, id string) (transport.Conn, error) {
+// Conn returns the connection to a broker. It blocks until the broker is wanted and connected; ctx ends the wait. It is nobody's
+// to close.
+func (n *Network) Conn(ctx context.Context, id string) (transport.Conn, error) {
 	for {
 		n.mu.Lock()
 		run, moved := n.brokers[id], n.moved
