@@ -3,7 +3,6 @@ package main
 import (
 	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -118,11 +117,6 @@ func (s *shelf) copyEditions() map[string]int {
 func (s *shelf) has(component, role string) (library.Component, bool) {
 	c, ok := s.lib.Component(component)
 	return c, ok && (c.Foreign || s.spec.Start && c.Command != "" && !slices.Contains(s.spec.Ignore, role))
-}
-
-// command returns what is started for a role.
-func (s *shelf) command(component, role string, iips json.RawMessage) ([]string, error) {
-	return s.lib.Command(component, role, iips)
 }
 
 // announced returns the participant that the file of a foreign component describes. A file that is not valid any more changes

@@ -141,53 +141,57 @@ func (p player) version() string {
 }
 
 // players returns who is in the site file, and then those whom the libraries bring about for nodes of the graphs.
-func (r *runner) players(site *config.Site) []player {
+func (r *runner) players(site *config.Site, nodes []roster.Node) []player {
 	var all []player
 	taken := make(map[string]bool)
 	for _, p := range site.Participants {
 		taken[p.Role] = true
-		all = append(all, player{Participant: p, from: "site", dir: site.Dir, env: participantEnv(site, p.Broker, p.Env), hide: hidden(site, p.Broker, p.Env)})
+		all = append(all, player{Participant: p, from: "site", dir: site.Dir})
 	}
-	for _, g := range site.Graphs {
-		nodes, err := library.Nodes(g.Graph)
-		if err != nil {
-			r.log.Warn("participants of the graph are not started", "graph", g.Name, "error", err)
+	for _, n := range nodes {
+		if taken[n.Role] {
 			continue
 		}
-		for _, n := range nodes {
-			if taken[n.Role] {
-				continue
-			}
-			if p, ok := r.fromLibrary(site, n); ok {
-				taken[n.Role] = true
-				all = append(all, p)
-			}
+		if p, ok := r.fromLibrary(n); ok {
+			taken[n.Role] = true
+			all = append(all, p)
 		}
 	}
 	for i := range all {
-		b := site.Broker(all[i].Broker)
-		all[i].heard = b != nil && len(discoveryOn(site, *b)) > 0
+		p := &all[i]
+		p.heard = len(discoveryOn(site, p.Broker)) > 0
+		p.env, p.hide = participantEnv(site, p.Broker, p.Env), hidden(site, p.Broker, p.Env)
 	}
 	return all
 }
 
+// nodesOf returns the nodes of all graphs that somebody has to play.
+func nodesOf(site *config.Site) []roster.Node {
+	var nodes []roster.Node
+	for _, g := range site.Graphs {
+		for _, n := range g.Graph.Nodes {
+			if !route.IsRelay(n.Component) {
+				nodes = append(nodes, roster.Node{Role: n.ID, Component: n.Component})
+			}
+		}
+	}
+	return nodes
+}
+
 // fromLibrary makes a player of a node whose component is in a library.
-func (r *runner) fromLibrary(site *config.Site, n library.Node) (player, bool) {
+func (r *runner) fromLibrary(n roster.Node) (player, bool) {
 	for _, s := range r.stage.shelves {
 		c, ok := s.has(n.Component, n.Role)
 		if !ok {
 			continue
 		}
-		p := player{
-			from: "library", dir: s.lib.Dir(), edition: s.edition(c.Name), env: participantEnv(site, s.spec.Broker, s.spec.Env),
-			hide: hidden(site, s.spec.Broker, s.spec.Env),
-		}
+		p := player{from: "library", dir: s.lib.Dir(), edition: s.edition(c.Name)}
 		if c.Foreign {
 			p.Participant, p.problem = s.announced(c, n.Role)
 		} else {
-			p.Command, p.problem = s.command(n.Component, n.Role, nil) // what #IIPS stands for is sent as messages
+			p.Command, p.problem = s.lib.Command(n.Component, n.Role, nil) // what #IIPS stands for is sent as messages
 		}
-		p.Role, p.Component, p.Broker = n.Role, n.Component, s.spec.Broker
+		p.Role, p.Component, p.Broker, p.Env = n.Role, n.Component, s.spec.Broker, s.spec.Env
 		return p, true
 	}
 	return player{}, false
@@ -245,20 +249,13 @@ func others(site *config.Site, announced []discovery.Participant) []discovery.Pa
 // pokes; the zero time is never.
 func (r *runner) plan(ctx context.Context) time.Time {
 	now := time.Now()
-	players := r.players(r.site)
-	in := roster.Input{Announced: others(r.site, r.stage.registry.Snapshot()), Now: now}
+	in := roster.Input{Announced: others(r.site, r.stage.registry.Snapshot()), Nodes: nodesOf(r.site), Now: now}
+	players := r.players(r.site, in.Nodes)
 	r.mu.Lock()
 	for _, p := range players {
 		in.Declared = append(in.Declared, r.declared(p, now))
 	}
 	r.mu.Unlock()
-	for _, g := range r.site.Graphs {
-		for _, n := range g.Graph.Nodes {
-			if !route.IsRelay(n.Component) {
-				in.Nodes = append(in.Nodes, roster.Node{Role: n.ID, Component: n.Component})
-			}
-		}
-	}
 	cast := r.stage.roster.Cast(ctx, in)
 	r.remember(cast.Members, now)
 	wanted := r.site.Input()
@@ -273,7 +270,7 @@ func (r *runner) plan(ctx context.Context) time.Time {
 func (r *runner) attend() {
 	heard := make(map[string]bool)
 	for _, b := range r.site.Brokers {
-		if len(discoveryOn(r.site, b)) > 0 {
+		if len(discoveryOn(r.site, b.ID())) > 0 {
 			heard[b.ID()] = true
 			r.stage.registry.SetLimit(b.ID(), r.site.DiscoveryOn(b.ID()).Silence)
 		}
@@ -309,11 +306,7 @@ func serverOf(b config.Broker) string {
 func (r *runner) expel(site *config.Site, now time.Time) {
 	for _, p := range r.stage.registry.Snapshot() {
 		for _, on := range p.On {
-			var addresses []discovery.Address
-			if b := site.Broker(on.Broker); b != nil {
-				addresses = discoveryOn(site, *b)
-			}
-			switch {
+			switch addresses := discoveryOn(site, on.Broker); {
 			case len(addresses) == 0:
 				r.stage.registry.RemoveBroker(on.Broker)
 			case !slices.ContainsFunc(addresses, func(a discovery.Address) bool { return a.Address == on.Address }):
@@ -373,7 +366,7 @@ func (r *runner) wanted(site *config.Site, players []player) map[string]task {
 		}
 	}
 	for _, b := range site.Brokers {
-		addresses := discoveryOn(site, b)
+		addresses := discoveryOn(site, b.ID())
 		if len(addresses) == 0 {
 			continue
 		}
@@ -387,18 +380,19 @@ func (r *runner) wanted(site *config.Site, players []player) map[string]task {
 	return wanted
 }
 
-// discoveryOn returns where participants announce themselves on a broker; none if nobody shall listen.
-func discoveryOn(site *config.Site, b config.Broker) []discovery.Address {
-	return discovery.AddressesOn(b.Type, site.DiscoveryOn(b.ID()).Addresses)
+// discoveryOn returns where participants announce themselves on a broker; none if nobody shall listen, or the site has no such
+// broker.
+func discoveryOn(site *config.Site, broker string) []discovery.Address {
+	b := site.Broker(broker)
+	if b == nil {
+		return nil
+	}
+	return discovery.AddressesOn(b.Type, site.DiscoveryOn(broker).Addresses)
 }
 
 // announcing announces a foreign participant, if there is where.
 func (r *runner) announcing(site *config.Site, p player) (task, bool) {
-	b := site.Broker(p.Broker)
-	if b == nil {
-		return task{}, false
-	}
-	addresses := discoveryOn(site, *b)
+	addresses := discoveryOn(site, p.Broker)
 	if len(addresses) == 0 {
 		return task{}, false
 	}
@@ -408,7 +402,7 @@ func (r *runner) announcing(site *config.Site, p player) (task, bool) {
 	if err != nil {
 		text = []byte(err.Error()) // which the announcer says too
 	}
-	id, kind, address := b.ID(), b.Type, addresses[0].Address
+	id, kind, address := p.Broker, site.Broker(p.Broker).Type, addresses[0].Address
 	return task{version: fmt.Sprintf("%s %s %s", id, address, text), run: func(ctx context.Context) error {
 		return discovery.Announcer{
 			Definition: def, Log: r.log.With("broker", id),
