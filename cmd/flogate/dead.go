@@ -413,15 +413,11 @@ func (a *app) deadShowCommand() *cobra.Command {
 }
 
 func (a *app) deadShow(ctx context.Context, f *deadFlags, sel selection, raw, asJSON bool) error {
-	d, err := a.openDeadSite(ctx, f)
+	d, b, edge, err := a.openChosen(ctx, f, sel)
 	if err != nil {
 		return err
 	}
 	defer d.close(ctx)
-	b, edge, err := chooseBox(d.file, letterBoxes(d.site), sel.edge)
-	if err != nil {
-		return err
-	}
 	n := sel.ranges[0][0]
 	box, err := d.open(ctx, b, n)
 	if err != nil {
@@ -449,6 +445,27 @@ func (a *app) deadShow(ctx context.Context, f *deadFlags, sel selection, raw, as
 		return err
 	}
 	return a.printLetter(b, *found, asJSON)
+}
+
+// selection reads which letters are meant, of which there has to be one.
+func (f *deadFlags) selection(args []string, all bool) (selection, error) {
+	sel, err := parseSelection(args, all)
+	if err = errors.Join(err, f.check()); err == nil {
+		err = sel.need()
+	}
+	return sel, err
+}
+
+// openChosen opens the site, and chooses the box of the edge that is meant. The caller closes the site.
+func (a *app) openChosen(ctx context.Context, f *deadFlags, sel selection) (d *deadSite, b *letterBox, edge string, err error) {
+	if d, err = a.openDeadSite(ctx, f); err != nil {
+		return nil, nil, "", err
+	}
+	if b, edge, err = chooseBox(d.file, letterBoxes(d.site), sel.edge); err != nil {
+		d.close(ctx)
+		return nil, nil, "", err
+	}
+	return d, b, edge, nil
 }
 
 func (a *app) printLetter(b *letterBox, item deadletter.Item, asJSON bool) error {
@@ -545,10 +562,7 @@ order. Each is taken out of its place when the sink has confirmed it: if the com
 is killed, nothing is lost, and at most one message comes twice. What the sink refuses
 again goes behind the others, with the new cause.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			sel, err := parseSelection(args, all)
-			if err = errors.Join(err, f.check()); err == nil {
-				err = sel.need()
-			}
+			sel, err := f.selection(args, all)
 			if err == nil && f.options != "" && f.to == "" {
 				err = usagef("--options is for --to")
 			}
@@ -570,15 +584,11 @@ again goes behind the others, with the new cause.`,
 }
 
 func (a *app) deadRedrive(ctx context.Context, f *deadFlags, sel selection) error {
-	d, err := a.openDeadSite(ctx, f)
+	d, b, edge, err := a.openChosen(ctx, f, sel)
 	if err != nil {
 		return err
 	}
 	defer d.close(ctx)
-	b, edge, err := chooseBox(d.file, letterBoxes(d.site), sel.edge)
-	if err != nil {
-		return err
-	}
 	box, err := d.open(ctx, b, sel.last(f.limit))
 	if err != nil {
 		return err
@@ -589,7 +599,7 @@ func (a *app) deadRedrive(ctx context.Context, f *deadFlags, sel selection) erro
 		fmt.Fprintf(a.stderr, "flogate: dead letter %d stays: %s\n", item.N, clean(why))
 		return false
 	}
-	warned := make(map[string]bool)
+	asked := make(map[string]bool)
 	r := deadletter.Redriving{
 		Box: box, Idle: f.wait, Headerless: b.Headerless, Timeout: f.timeout,
 		Choose: func(item deadletter.Item) bool {
@@ -613,8 +623,8 @@ func (a *app) deadRedrive(ctx context.Context, f *deadFlags, sel selection) erro
 			if err != nil {
 				return nil, err
 			}
-			if key := at.broker + " " + at.Address; !warned[key] {
-				warned[key] = true
+			if key := at.broker + " " + at.Address; !asked[key] {
+				asked[key] = true
 				ok, why, err := d.confirms(ctx, at)
 				if err != nil {
 					return nil, err
@@ -679,10 +689,7 @@ func (a *app) deadDropCommand() *cobra.Command {
 		Short: "Forget dead letters for good",
 		Long:  `Takes dead letters out of their place for good. It asks before, or wants --yes.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			sel, err := parseSelection(args, all)
-			if err = errors.Join(err, f.check()); err == nil {
-				err = sel.need()
-			}
+			sel, err := f.selection(args, all)
 			if err != nil {
 				return err
 			}
@@ -696,15 +703,11 @@ func (a *app) deadDropCommand() *cobra.Command {
 }
 
 func (a *app) deadDrop(ctx context.Context, f *deadFlags, sel selection, yes bool) error {
-	d, err := a.openDeadSite(ctx, f)
+	d, b, edge, err := a.openChosen(ctx, f, sel)
 	if err != nil {
 		return err
 	}
 	defer d.close(ctx)
-	b, edge, err := chooseBox(d.file, letterBoxes(d.site), sel.edge)
-	if err != nil {
-		return err
-	}
 	if !yes {
 		of := ""
 		if edge != "" {
