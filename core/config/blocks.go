@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"iter"
 	"math/big"
 	"path/filepath"
 	"regexp"
@@ -324,6 +325,27 @@ func (l *loader) label(b *hcl.Block, i int, what string) (string, hcl.Range, boo
 	return text, where, true
 }
 
+// named goes over the blocks that have a name of their own as their first label, with where that stands, and reports the others.
+func (l *loader) named(blocks hcl.Blocks, what string) iter.Seq2[*hcl.Block, hcl.Range] {
+	return func(yield func(*hcl.Block, hcl.Range) bool) {
+		first := map[string]hcl.Range{}
+		for _, b := range blocks {
+			name, where, ok := l.label(b, 0, what)
+			if !ok {
+				continue
+			}
+			if at, ok := first[name]; ok {
+				l.duplicate(where, what, name, at)
+				continue
+			}
+			first[name] = where
+			if !yield(b, where) {
+				return
+			}
+		}
+	}
+}
+
 func (l *loader) duplicate(where hcl.Range, what, name string, first hcl.Range) {
 	in := ""
 	if first.Filename != where.Filename {
@@ -391,17 +413,8 @@ func (l *loader) decodePlugins(blocks hcl.Blocks) {
 }
 
 func (l *loader) decodeEmbedded(blocks hcl.Blocks) {
-	first := map[string]hcl.Range{}
-	for _, b := range blocks {
-		name, where, ok := l.label(b, 0, "embedded broker")
-		if !ok {
-			continue
-		}
-		if at, ok := first[name]; ok {
-			l.duplicate(where, "embedded broker", name, at)
-			continue
-		}
-		first[name] = where
+	for b := range l.named(blocks, "embedded broker") {
+		name := b.Labels[0]
 		_, v := l.content(b, attributes("mqtt", "nats"))
 		e := Embedded{
 			Name:    name,
@@ -490,17 +503,8 @@ func (l *loader) hideUnknown(body hcl.Body, known *hcl.BodySchema, theirs transp
 }
 
 func (l *loader) decodeGraphs(blocks hcl.Blocks) {
-	first := map[string]hcl.Range{}
-	for _, b := range blocks {
-		name, where, ok := l.label(b, 0, "graph")
-		if !ok {
-			continue
-		}
-		if at, ok := first[name]; ok {
-			l.duplicate(where, "graph", name, at)
-			continue
-		}
-		first[name] = where
+	for b, where := range l.named(blocks, "graph") {
+		name := b.Labels[0]
 		_, v := l.content(b, attributes("file", "text"))
 		g := &graphAt{Graph: Graph{Name: name, Format: "fbp"}, label: where}
 		_, file := v.attrs["file"]

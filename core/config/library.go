@@ -65,17 +65,8 @@ func (s *Site) Library(name string) *Library {
 }
 
 func (l *loader) decodeLibraries(blocks hcl.Blocks) {
-	first := map[string]hcl.Range{}
-	for _, b := range blocks {
-		name, where, ok := l.label(b, 0, "library")
-		if !ok {
-			continue
-		}
-		if at, ok := first[name]; ok {
-			l.duplicate(where, "library", name, at)
-			continue
-		}
-		first[name] = where
+	for b, where := range l.named(blocks, "library") {
+		name := b.Labels[0]
 		before := l.diags.Count(Error)
 		lib := l.decodeLibrary(b, name)
 		l.site.Libraries = append(l.site.Libraries, lib)
